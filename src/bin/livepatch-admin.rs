@@ -1,0 +1,3 @@
+//! Entry point of livepatch-admin.
+
+fn main() {}

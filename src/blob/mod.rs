@@ -1,0 +1,1 @@
+//! Objects: storage backends, typed keys, verification on read, the cache.

@@ -1,0 +1,1 @@
+//! Patch bundles: names, bounded reading, manifests, module signatures. Pure: bytes in, values out.

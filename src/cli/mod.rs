@@ -1,0 +1,1 @@
+//! The livepatch-admin command line.

@@ -1,0 +1,1 @@
+//! PostgreSQL: pool, migrations, notifications, and one module of SQL per table family.

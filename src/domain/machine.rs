@@ -1,0 +1,142 @@
+//! What a machine can say of itself and what can be said of its kernel. The words are Canonical's.
+
+use super::{ParseError, serde_as_str};
+use std::fmt;
+use std::str::FromStr;
+
+/// A closed list of words with database codes, written and read in kebab case.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident, $what:literal, { $($(#[$vmeta:meta])* $variant:ident = $code:literal => $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(i16)]
+        pub enum $name {
+            $($(#[$vmeta])* $variant = $code,)*
+        }
+
+        impl $name {
+            /// Every word, in the order of the database codes.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The word as it stands on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)* }
+            }
+
+            /// The number stored in the database: append only.
+            pub const fn code(self) -> i16 {
+                self as i16
+            }
+
+            /// The inverse of [`Self::code`].
+            pub fn from_code(code: i16) -> Option<Self> {
+                Self::ALL.iter().copied().find(|w| w.code() == code)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                Self::ALL.iter().copied().find(|w| w.as_str() == text).ok_or_else(|| {
+                    let words: Vec<_> = Self::ALL.iter().map(|w| w.as_str()).collect();
+                    ParseError::new($what, text, format!("one of {} expected", words.join(", ")))
+                })
+            }
+        }
+
+        serde_as_str!($name);
+    };
+}
+
+words! {
+    /// The state of the patch on a machine, as the client reports it.
+    MachineState, "machine state", {
+        /// Nothing is known, e.g. registered but never checked in.
+        Unknown = 0 => "unknown",
+        /// The newest patch is applied.
+        Applied = 1 => "applied",
+        /// Inserting the patch failed.
+        ApplyFailed = 2 => "apply-failed",
+        /// A patch is there but not applied.
+        Unapplied = 3 => "unapplied",
+        /// The machine has not asked yet.
+        NeedsCheck = 4 => "needs-check",
+        /// No patch exists for this kernel.
+        NothingToApply = 5 => "nothing-to-apply",
+        /// Asking the server failed.
+        CheckFailed = 6 => "check-failed",
+        /// Applied, and the kernel complained.
+        AppliedWithBug = 7 => "applied-with-bug",
+        /// The kernel must be upgraded before patches can be had.
+        KernelUpgradeRequired = 8 => "kernel-upgrade-required",
+    }
+}
+
+impl MachineState {
+    /// Reads the state tolerantly: any case, `_` for `-`; what is not known is `unknown`.
+    pub fn read(text: &str) -> Self {
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|w| {
+                text.len() == w.as_str().len()
+                    && text.bytes().zip(w.as_str().bytes()).all(|(a, b)| {
+                        let a = if a == b'_' || a == b' ' {
+                            b'-'
+                        } else {
+                            a.to_ascii_lowercase()
+                        };
+                        a == b
+                    })
+            })
+            .unwrap_or(Self::Unknown)
+    }
+
+    /// Whether the state says that a patch did harm or could not be inserted.
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::ApplyFailed | Self::AppliedWithBug)
+    }
+}
+
+words! {
+    /// Whether live patches are made for a kernel.
+    KernelSupport, "kernel support", {
+        /// Not in the table, or the build date is not known.
+        Unknown = 0 => "unknown",
+        /// Patches are made for it.
+        Supported = 1 => "supported",
+        /// Its interval has passed; a newer kernel of the series is covered.
+        KernelUpgradeRequired = 2 => "kernel-upgrade-required",
+        /// Its series is no longer covered.
+        KernelEndOfLife = 3 => "kernel-end-of-life",
+        /// Never covered: wrong flavour, architecture or series.
+        Unsupported = 4 => "unsupported",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_read_tolerantly_and_stored_by_code() {
+        assert_eq!(MachineState::read("Applied"), MachineState::Applied);
+        assert_eq!(
+            MachineState::read("APPLY_FAILED"),
+            MachineState::ApplyFailed
+        );
+        assert_eq!(MachineState::read("on fire"), MachineState::Unknown);
+        for state in MachineState::ALL {
+            assert_eq!(MachineState::from_code(state.code()), Some(*state));
+            assert_eq!(state.as_str().parse(), Ok(*state));
+        }
+        assert!("Applied".parse::<MachineState>().is_err());
+    }
+}

@@ -1,0 +1,156 @@
+//! Tokens: what they look like, how they are stored and how a machine token proves itself without a query.
+//!
+//! * Random tokens (auth, session, sync) are 256 bits with a prefix that names their kind; only their SHA-256 is
+//!   stored. A fast hash suffices because they cannot be guessed.
+//! * A machine token is a MAC over the machine, the auth token it registered with and the time of registration:
+//!   `lpm_` + base64url(machine id 16 | auth token id be32 | unix seconds be64 | HMAC-SHA256 32).
+//!
+//! Randomness is an argument, as the clock is: this module is pure.
+
+use super::{MachineId, Sha256};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use openssl::{hash::MessageDigest, pkey::PKey, sign::Signer};
+
+/// Prefix of auth tokens.
+pub const AUTH_PREFIX: &str = "lpa_";
+/// Prefix of machine tokens.
+pub const MACHINE_PREFIX: &str = "lpm_";
+/// Prefix of session tokens of administrators.
+pub const SESSION_PREFIX: &str = "lps_";
+/// Prefix of sync tokens of other servers.
+pub const SYNC_PREFIX: &str = "lpy_";
+
+/// A random token as text: prefix and 256 bits in base64url.
+pub fn random_token(prefix: &str, random: [u8; 32]) -> String {
+    format!("{prefix}{}", BASE64_URL_SAFE_NO_PAD.encode(random))
+}
+
+/// What is stored of a random token. Surrounding white space does not count.
+pub fn token_hash(token: &str) -> Sha256 {
+    Sha256::of(token.trim().as_bytes())
+}
+
+/// The key that machine tokens are signed with; the same on every replica.
+#[derive(Clone)]
+pub struct MachineTokenKey(PKey<openssl::pkey::Private>);
+
+impl std::fmt::Debug for MachineTokenKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MachineTokenKey([secret])")
+    }
+}
+
+/// What a valid machine token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineClaims {
+    /// The machine it was given to.
+    pub machine: MachineId,
+    /// Database id of the auth token the machine registered with.
+    pub auth_token: i32,
+    /// When it was given out, in unix seconds.
+    pub issued_at: i64,
+}
+
+const CLAIMS_LEN: usize = 16 + 4 + 8;
+const TOKEN_LEN: usize = CLAIMS_LEN + 32;
+
+impl MachineTokenKey {
+    /// Takes the key's bytes; at least 32 are required.
+    pub fn new(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.len() < 32 {
+            return Err(format!(
+                "the machine token key has {} bytes; at least 32 are needed",
+                bytes.len()
+            ));
+        }
+        PKey::hmac(bytes).map(Self).map_err(|e| e.to_string())
+    }
+
+    fn mac(&self, claims: &[u8]) -> Option<[u8; 32]> {
+        let mut mac = [0u8; 32];
+        let mut signer = Signer::new(MessageDigest::sha256(), &self.0).ok()?;
+        let written = signer.sign_oneshot(&mut mac, claims).ok()?;
+        (written == mac.len()).then_some(mac)
+    }
+
+    /// Makes a machine token. `None` only if openssl itself fails.
+    pub fn issue(&self, claims: &MachineClaims) -> Option<String> {
+        let mut bytes = [0u8; TOKEN_LEN];
+        bytes[..16].copy_from_slice(&claims.machine.0);
+        bytes[16..20].copy_from_slice(&claims.auth_token.to_be_bytes());
+        bytes[20..CLAIMS_LEN].copy_from_slice(&claims.issued_at.to_be_bytes());
+        let mac = self.mac(&bytes[..CLAIMS_LEN])?;
+        bytes[CLAIMS_LEN..].copy_from_slice(&mac);
+        Some(format!(
+            "{MACHINE_PREFIX}{}",
+            BASE64_URL_SAFE_NO_PAD.encode(bytes)
+        ))
+    }
+
+    /// Checks a machine token and returns its claims; `None` for anything not issued with this key.
+    pub fn verify(&self, token: &str) -> Option<MachineClaims> {
+        let encoded = token.trim().strip_prefix(MACHINE_PREFIX)?;
+        let mut bytes = [0u8; TOKEN_LEN];
+        let len = BASE64_URL_SAFE_NO_PAD
+            .decode_slice(encoded, &mut bytes)
+            .ok()?;
+        if len != TOKEN_LEN {
+            return None;
+        }
+        let (claims, mac) = bytes.split_at(CLAIMS_LEN);
+        if !openssl::memcmp::eq(&self.mac(claims)?, mac) {
+            return None;
+        }
+        Some(MachineClaims {
+            machine: MachineId(claims[..16].try_into().ok()?),
+            auth_token: i32::from_be_bytes(claims[16..20].try_into().ok()?),
+            issued_at: i64::from_be_bytes(claims[20..28].try_into().ok()?),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> MachineClaims {
+        MachineClaims {
+            machine: MachineId([7; 16]),
+            auth_token: 42,
+            issued_at: 1_700_000_000,
+        }
+    }
+
+    #[test]
+    fn a_machine_token_proves_its_claims() {
+        let key = MachineTokenKey::new(&[1; 32]).unwrap();
+        let token = key.issue(&claims()).unwrap();
+        assert_eq!(key.verify(&token), Some(claims()));
+        assert_eq!(MachineTokenKey::new(&[2; 32]).unwrap().verify(&token), None);
+        assert!(MachineTokenKey::new(&[1; 31]).is_err());
+    }
+
+    #[test]
+    fn every_changed_character_breaks_it() {
+        let key = MachineTokenKey::new(&[1; 32]).unwrap();
+        let token = key.issue(&claims()).unwrap();
+        for at in 0..token.len() {
+            let mut bytes = token.clone().into_bytes();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(
+                key.verify(&String::from_utf8(bytes).unwrap()),
+                None,
+                "position {at}"
+            );
+        }
+        assert_eq!(key.verify(&token[..token.len() - 1]), None);
+        assert_eq!(key.verify(""), None);
+    }
+
+    #[test]
+    fn random_tokens_carry_their_kind() {
+        let token = random_token(AUTH_PREFIX, [0xff; 32]);
+        assert!(token.starts_with("lpa_") && token.len() == 4 + 43);
+        assert_eq!(token_hash(&format!(" {token}\n")), token_hash(&token));
+    }
+}

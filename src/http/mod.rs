@@ -1,0 +1,1 @@
+//! The HTTP surface: extract, one service call, wire type out.

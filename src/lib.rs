@@ -1,0 +1,19 @@
+//! An open, on-premises distribution server for Ubuntu kernel live patches.
+//!
+//! Layers, lowest first; imports point down and a test checks it (`docs/explanation/architecture.md`):
+//! `domain` < `rollout`, `bundle`, `wire`, `config`, `telemetry` < `db` < `blob`, `upstream` < `service`
+//! < `http`, `tasks`, `cli`, `sim` < `app` and the binaries.
+
+pub mod blob;
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod db;
+pub mod domain;
+pub mod http;
+pub mod rollout;
+pub mod service;
+pub mod sim;
+pub mod tasks;
+pub mod telemetry;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! What the server does, one file per service; the only layer that joins database, objects and engine.

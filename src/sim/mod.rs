@@ -1,0 +1,1 @@
+//! The reference client and, later, the simulated fleet.

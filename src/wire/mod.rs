@@ -1,0 +1,1 @@
+//! The serde shapes of every protocol, frozen by golden fixtures.

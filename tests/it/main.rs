@@ -1,0 +1,3 @@
+//! The one integration binary: real PostgreSQL, a real S3 server, real processes.
+
+mod layering;
