@@ -12,6 +12,7 @@ pub mod db;
 pub mod domain;
 pub mod http;
 pub mod rollout;
+pub mod server_cli;
 pub mod service;
 pub mod sim;
 pub mod tasks;

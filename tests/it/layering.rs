@@ -19,6 +19,7 @@ const ORDER: &[&str] = &[
     "sim",
     "cli",
     "http",
+    "server_cli",
     "app",
 ];
 
