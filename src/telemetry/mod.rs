@@ -1,1 +1,3 @@
 //! Logs and the one registry of metrics.
+
+pub mod logs;
