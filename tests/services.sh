@@ -8,6 +8,7 @@
 #   LIVEPATCH_TEST_DATABASE   connection string of an empty cluster's superuser (Unix socket)
 #   LIVEPATCH_TEST_S3         URL of the S3 server on a loopback port
 #   LIVEPATCH_TEST_S3_KEY, LIVEPATCH_TEST_S3_SECRET
+#   LIVEPATCH_TEST_S3_DIR     the folder that the S3 server serves, to damage objects behind its back
 # Needs PostgreSQL's server programs and rclone (`make setup` installs both).
 set -euo pipefail
 
@@ -62,7 +63,8 @@ CONF
 export LIVEPATCH_TEST_DATABASE="host=$work/socket user=livepatch dbname=postgres"
 
 export LIVEPATCH_TEST_S3_KEY=livepatchtest LIVEPATCH_TEST_S3_SECRET=livepatchtestsecret
-mkdir "$work/s3"
+export LIVEPATCH_TEST_S3_DIR=$work/s3
+mkdir "$LIVEPATCH_TEST_S3_DIR"
 RCLONE_CONFIG=/dev/null "$rclone" serve s3 "$work/s3" --addr 127.0.0.1:0 \
   --auth-key "$LIVEPATCH_TEST_S3_KEY,$LIVEPATCH_TEST_S3_SECRET" >"$work/s3.log" 2>&1 &
 s3=$!
