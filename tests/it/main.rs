@@ -1,3 +1,5 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
+mod bundle;
 mod layering;
+mod support;
