@@ -1,1 +1,3 @@
 //! The serde shapes of every protocol, frozen by golden fixtures.
+
+pub mod admin;
