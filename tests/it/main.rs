@@ -3,3 +3,5 @@
 mod bundle;
 mod layering;
 mod support;
+mod wire;
+mod wire_reports;
