@@ -1,1 +1,40 @@
 //! PostgreSQL: pool, migrations, notifications, and one module of SQL per table family.
+//!
+//! SQL stands only here, as named constants ([`statements!`]); a test prepares every one against the real schema.
+//! Functions take anything that can run a statement ([`Run`]): a connection or a transaction. Every mutation ends
+//! with [`audit::append`] in its own transaction.
+
+pub mod audit;
+pub mod catalog;
+pub mod connect;
+pub mod listen;
+pub mod machines;
+pub mod migrate;
+mod run;
+pub mod tokens;
+pub mod words;
+
+pub use connect::Db;
+pub use run::{Conn, DbError, Observer, Run, Sql, Tx};
+
+/// Names SQL constants and lists them in `ALL`.
+macro_rules! statements {
+    ($($(#[$meta:meta])* $name:ident = $text:expr;)*) => {
+        $($(#[$meta])* pub(crate) const $name: $crate::db::Sql = $crate::db::Sql { name: stringify!($name), text: $text };)*
+        /// Every statement of this module, for the test that prepares them.
+        pub const ALL: &[&$crate::db::Sql] = &[$(&$name),*];
+    };
+}
+pub(crate) use statements;
+
+/// Every statement of every module.
+pub fn all_statements() -> Vec<&'static Sql> {
+    [
+        audit::ALL,
+        catalog::ALL,
+        machines::ALL,
+        tokens::ALL,
+        words::ALL,
+    ]
+    .concat()
+}

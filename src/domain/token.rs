@@ -3,7 +3,7 @@
 //! * Random tokens (auth, session, sync) are 256 bits with a prefix that names their kind; only their SHA-256 is
 //!   stored. A fast hash suffices because they cannot be guessed.
 //! * A machine token is a MAC over the machine, the auth token it registered with and the time of registration:
-//!   `lpm_` + base64url(machine id 16 | auth token id be32 | unix seconds be64 | HMAC-SHA256 32).
+//!   `lpm_` + base64url(machine id 16 | auth token id be32 | unix microseconds be64 | HMAC-SHA256 32).
 //!
 //! Randomness is an argument, as the clock is: this module is pure.
 
@@ -47,7 +47,7 @@ pub struct MachineClaims {
     pub machine: MachineId,
     /// Database id of the auth token the machine registered with.
     pub auth_token: i32,
-    /// When it was given out, in unix seconds.
+    /// When it was given out, in unix microseconds.
     pub issued_at: i64,
 }
 

@@ -1,1 +1,16 @@
-//! The engine: who is offered what, when and why. Pure: values and a clock reading in, decisions out.
+//! The engine: who is offered what and why. Pure: values and a clock reading in, decisions with their reasons out;
+//! no pool, no async, no randomness. Requests are answered from a [`Snapshot`]; PostgreSQL is the truth behind it.
+
+mod catalog;
+mod decide;
+mod reason;
+mod snapshot;
+pub mod support;
+
+pub use catalog::{
+    BlockKind, BlockRow, Catalog, CatalogRows, Fix, PatchRow, Payload, PayloadRow, PromotionRow,
+    Standing, Tier, TierRow,
+};
+pub use decide::{Decision, Facts, Outcome, decide};
+pub use reason::{ReasonCode, Skip};
+pub use snapshot::{AuthTokenEntry, MachineOverride, Overrides, Snapshot, TokenError, Tokens};

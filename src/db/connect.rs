@@ -1,0 +1,241 @@
+//! Connections: settings from configuration, TLS as asked for, the pool and its bounds.
+
+use super::run::{Conn, DbError, Observer};
+use crate::config::Database;
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts,
+};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
+use postgres_openssl::MakeTlsConnector;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a request may wait for a connection before it is answered 503.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// The database: a pool and an observer of its statements.
+#[derive(Clone)]
+pub struct Db {
+    pool: Pool,
+    settings: Arc<Settings>,
+    observer: Observer,
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db")
+            .field("pool", &self.pool.status())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a connection needs, parsed once.
+#[derive(Clone)]
+pub struct Settings {
+    config: tokio_postgres::Config,
+    tls: MakeTlsConnector,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("hosts", &self.config.get_hosts())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How the server's certificate is checked, from libpq's `sslmode`, which the driver knows only in part.
+#[derive(Clone, Copy, PartialEq)]
+enum Verify {
+    Nothing,
+    Authority,
+    Full,
+}
+
+/// Takes `sslmode=verify-*` and `sslrootcert=` out of a connection string.
+fn split_tls(text: &str) -> (String, Verify, Option<String>) {
+    let url = text.contains("://");
+    let (head, options, separator) = if url {
+        match text.split_once('?') {
+            Some((head, query)) => (head, query.split('&').collect::<Vec<_>>(), "&"),
+            None => (text, Vec::new(), "&"),
+        }
+    } else {
+        ("", text.split(' ').collect::<Vec<_>>(), " ")
+    };
+    let mut verify = Verify::Nothing;
+    let mut ca = None;
+    let mut kept: Vec<&str> = Vec::new();
+    for option in options {
+        match option.split_once('=') {
+            Some(("sslmode", "verify-full")) => {
+                (verify, _) = (Verify::Full, kept.push("sslmode=require"))
+            }
+            Some(("sslmode", "verify-ca")) => {
+                (verify, _) = (Verify::Authority, kept.push("sslmode=require"))
+            }
+            Some(("sslrootcert", path)) => ca = Some(path.to_owned()),
+            _ => kept.push(option),
+        }
+    }
+    let joined = kept.join(separator);
+    let text = match (url, joined.is_empty()) {
+        (true, true) => head.to_owned(),
+        (true, false) => format!("{head}?{joined}"),
+        (false, _) => joined,
+    };
+    (text, verify, ca)
+}
+
+impl Settings {
+    /// Reads `database.*`. Errors name the key.
+    pub fn new(database: &Database) -> Result<Self, String> {
+        let (text, verify, url_ca) = split_tls(database.connection_string.expose());
+        let mut config: tokio_postgres::Config = text
+            .parse()
+            .map_err(|e| format!("database.connection-string cannot be read: {e}"))?;
+        config.application_name("livepatch-server");
+        config.connect_timeout(WAIT);
+        config.keepalives_idle(Duration::from_secs(30));
+        // A connection on which nothing is acknowledged for this long is given up; a stopped server is noticed.
+        config.tcp_user_timeout(Duration::from_secs(10));
+        if let Some(mebibytes) = database.work_mem {
+            config.options(format!("-c work_mem={mebibytes}MB"));
+        }
+        let ca = database.ca.clone().or_else(|| url_ca.map(Into::into));
+        let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|e| e.to_string())?;
+        if let Some(path) = &ca {
+            builder.set_ca_file(path).map_err(|e| {
+                format!("database.ca: {} cannot be read as PEM: {e}", path.display())
+            })?;
+        }
+        if verify == Verify::Nothing && ca.is_none() {
+            builder.set_verify(SslVerifyMode::NONE);
+        }
+        let mut tls = MakeTlsConnector::new(builder.build());
+        if verify != Verify::Full {
+            tls.set_callback(|connection, _| {
+                connection.set_verify_hostname(false);
+                Ok(())
+            });
+        }
+        Ok(Self { config, tls })
+    }
+
+    /// Opens a connection of its own, outside the pool; the caller drives the connection future.
+    pub async fn connect_alone(
+        &self,
+    ) -> Result<
+        (
+            tokio_postgres::Client,
+            tokio_postgres::Connection<
+                tokio_postgres::Socket,
+                postgres_openssl::TlsStream<tokio_postgres::Socket>,
+            >,
+        ),
+        DbError,
+    > {
+        self.config
+            .connect(self.tls.clone())
+            .await
+            .map_err(|e| DbError::Unavailable(describe(&e)))
+    }
+}
+
+/// The error with its cause, which tokio-postgres leaves out of `Display`.
+fn describe(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl Db {
+    /// Makes the pool; connects to nothing yet.
+    pub fn new(database: &Database, observer: Observer) -> Result<Self, String> {
+        let settings = Settings::new(database)?;
+        let manager = Manager::from_config(
+            settings.config.clone(),
+            settings.tls.clone(),
+            ManagerConfig {
+                recycling_method: RecyclingMethod::Fast,
+            },
+        );
+        let lifetime = database.connection_lifetime_max;
+        let pool = Pool::builder(manager)
+            .max_size(database.pool_max as usize)
+            .timeouts(Timeouts {
+                wait: Some(WAIT),
+                create: Some(WAIT),
+                recycle: Some(WAIT),
+            })
+            .runtime(Runtime::Tokio1)
+            .pre_recycle(Hook::sync_fn(move |_, metrics| {
+                if metrics.created.elapsed() > lifetime {
+                    return Err(HookError::message(
+                        "older than database.connection-lifetime-max",
+                    ));
+                }
+                Ok(())
+            }))
+            .build()
+            .map_err(|e| format!("the database pool cannot be made: {e}"))?;
+        Ok(Self {
+            pool,
+            settings: Arc::new(settings),
+            observer,
+        })
+    }
+
+    /// A connection from the pool; waits at most two seconds.
+    pub async fn conn(&self) -> Result<Conn, DbError> {
+        match self.pool.get().await {
+            Ok(object) => Ok(Conn {
+                object,
+                observer: Arc::clone(&self.observer),
+            }),
+            Err(error) => {
+                (self.observer)("connect", Duration::ZERO, false);
+                Err(DbError::Unavailable(describe(&error)))
+            }
+        }
+    }
+
+    /// Settings for connections outside the pool.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// Closes the pool: running statements end, new ones are refused.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libpq_spellings_are_understood() {
+        let (text, verify, ca) = split_tls(
+            "postgresql://u:p@h/db?sslmode=verify-full&sslrootcert=/ca.pem&application_name=x",
+        );
+        assert_eq!(
+            text,
+            "postgresql://u:p@h/db?sslmode=require&application_name=x"
+        );
+        assert!(verify == Verify::Full);
+        assert_eq!(ca.as_deref(), Some("/ca.pem"));
+        let (text, verify, _) = split_tls("host=h user=u sslmode=verify-ca");
+        assert_eq!(text, "host=h user=u sslmode=require");
+        assert!(verify == Verify::Authority);
+        assert_eq!(split_tls("postgresql://u@h/db").0, "postgresql://u@h/db");
+    }
+}

@@ -1,0 +1,252 @@
+//! Machines as their check-ins leave them: registration, the grouped write of check-ins, history and pings.
+//! The administrator's views of machines are in `fleet`.
+
+use super::run::{DbError, Run};
+use super::statements;
+use crate::domain::MachineId;
+use jiff::{Timestamp, civil::Date};
+use uuid::Uuid;
+
+statements! {
+    REGISTER_MACHINE = "insert into machines (id, tier_id, auth_token_id, registered_at, state)
+        values ($1, $2, $3, $4, 4)
+        on conflict (id) do update set tier_id = excluded.tier_id, auth_token_id = excluded.auth_token_id,
+            registered_at = excluded.registered_at";
+    DELETE_MACHINE = "delete from machines where id = $1";
+    SELECT_MACHINE_INFO = "select registered_at, last_check from machines where id = $1";
+    UPDATE_CHECK_INS = "update machines m set
+            tier_id = v.tier_id, auth_token_id = v.auth_token_id, last_check = v.at,
+            kernel_id = coalesce(v.kernel_id, m.kernel_id), client_version_id = coalesce(v.client_version_id, m.client_version_id),
+            cpu_model_id = coalesce(v.cpu_model_id, m.cpu_model_id), boot_time = coalesce(v.boot_time, m.boot_time),
+            build_date = coalesce(v.build_date, m.build_date), patch = v.patch,
+            offered_at = case when v.offered = 0 then null when v.offered = m.offered then m.offered_at else v.at end,
+            offered = v.offered, architecture = v.architecture, state = v.state, outcome = v.outcome, support = v.support
+        from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
+            $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
+            $14::smallint[], $15::smallint[])
+            as v(id, tier_id, auth_token_id, at, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
+                patch, offered, architecture, state, outcome, support)
+        where m.id = v.id
+        returning m.id";
+    INSERT_CHECK_INS = "insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id,
+            client_version_id, cpu_model_id, boot_time, build_date, patch, offered, offered_at, architecture, state,
+            outcome, support)
+        select v.id, v.tier_id, v.auth_token_id, v.at, v.at, v.kernel_id, v.client_version_id, v.cpu_model_id,
+            v.boot_time, v.build_date, v.patch, v.offered, case when v.offered = 0 then null else v.at end,
+            v.architecture, v.state, v.outcome, v.support
+        from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
+            $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
+            $14::smallint[], $15::smallint[])
+            as v(id, tier_id, auth_token_id, at, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
+                patch, offered, architecture, state, outcome, support)
+        where v.id <> all ($16::uuid[])
+        on conflict (id) do update set last_check = excluded.last_check, patch = excluded.patch, state = excluded.state";
+    INSERT_REPORTS = "insert into machine_reports (at, machine_id, tier_id, kernel_id, patch, offered, architecture, state, outcome)
+        select * from unnest($1::timestamptz[], $2::uuid[], $3::int[], $4::int[], $5::bigint[], $6::bigint[],
+            $7::smallint[], $8::smallint[], $9::smallint[])";
+    INSERT_PING = "insert into pings (machine_id, ping_type, kernel_id, patch, architecture, state, message)
+        values ($1, $2, $3, $4, $5, $6, $7)";
+}
+
+/// One check-in, ready to be written. Versions are codes (`0`: none); texts are ids of words.
+#[derive(Debug, Clone)]
+pub struct CheckInRow {
+    /// Machine.
+    pub machine: MachineId,
+    /// Its tier now.
+    pub tier_id: i32,
+    /// Auth token it registered with.
+    pub auth_token_id: Option<i32>,
+    /// When the server received it.
+    pub at: Timestamp,
+    /// Kernel.
+    pub kernel_id: Option<i32>,
+    /// Client version.
+    pub client_version_id: Option<i32>,
+    /// CPU model.
+    pub cpu_model_id: Option<i32>,
+    /// Boot time, as reported.
+    pub boot_time: Option<Timestamp>,
+    /// Kernel's build date, as reported.
+    pub build_date: Option<Date>,
+    /// Applied patch.
+    pub patch: i64,
+    /// Offered patch.
+    pub offered: i64,
+    /// Architecture's code.
+    pub architecture: i16,
+    /// State's code.
+    pub state: i16,
+    /// Outcome's code.
+    pub outcome: i16,
+    /// Kernel support's code.
+    pub support: i16,
+}
+
+/// Registers a machine, or registers it anew.
+pub async fn register(
+    run: &impl Run,
+    machine: MachineId,
+    tier_id: i32,
+    auth_token: i32,
+    at: Timestamp,
+) -> Result<(), DbError> {
+    run.exec(
+        &REGISTER_MACHINE,
+        &[
+            &Uuid::from_bytes(machine.0),
+            &tier_id,
+            &Some(auth_token),
+            &at,
+        ],
+    )
+    .await
+    .map(|_| ())
+}
+
+/// Removes a machine's row; `false` if there was none.
+pub async fn delete(run: &impl Run, machine: MachineId) -> Result<bool, DbError> {
+    Ok(run
+        .exec(&DELETE_MACHINE, &[&Uuid::from_bytes(machine.0)])
+        .await?
+        > 0)
+}
+
+/// When a machine registered and last checked in; `None` if it is not known.
+pub async fn info(
+    run: &impl Run,
+    machine: MachineId,
+) -> Result<Option<(Timestamp, Option<Timestamp>)>, DbError> {
+    let row = run
+        .opt(&SELECT_MACHINE_INFO, &[&Uuid::from_bytes(machine.0)])
+        .await?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Writes a group of check-ins: one statement for the machines that have a row, another for those that have none.
+/// `rows` must hold each machine once and be sorted by machine, so that two replicas cannot deadlock.
+/// With `history` each is also appended to `machine_reports`.
+pub async fn write_check_ins(
+    run: &impl Run,
+    rows: &[CheckInRow],
+    history: bool,
+) -> Result<(), DbError> {
+    macro_rules! column {
+        ($field:ident) => {
+            rows.iter().map(|r| r.$field).collect::<Vec<_>>()
+        };
+    }
+    let ids: Vec<Uuid> = rows.iter().map(|r| Uuid::from_bytes(r.machine.0)).collect();
+    let (tiers, tokens, at) = (column!(tier_id), column!(auth_token_id), column!(at));
+    let (kernels, clients, cpus) = (
+        column!(kernel_id),
+        column!(client_version_id),
+        column!(cpu_model_id),
+    );
+    let (boots, builds) = (column!(boot_time), column!(build_date));
+    let (patches, offered) = (column!(patch), column!(offered));
+    let (architectures, states) = (column!(architecture), column!(state));
+    let (outcomes, supports) = (column!(outcome), column!(support));
+    let hits = run
+        .rows(
+            &UPDATE_CHECK_INS,
+            &[
+                &ids,
+                &tiers,
+                &tokens,
+                &at,
+                &kernels,
+                &clients,
+                &cpus,
+                &boots,
+                &builds,
+                &patches,
+                &offered,
+                &architectures,
+                &states,
+                &outcomes,
+                &supports,
+            ],
+        )
+        .await?;
+    if hits.len() < rows.len() {
+        let known: Vec<Uuid> = hits.iter().map(|row| row.get(0)).collect();
+        run.exec(
+            &INSERT_CHECK_INS,
+            &[
+                &ids,
+                &tiers,
+                &tokens,
+                &at,
+                &kernels,
+                &clients,
+                &cpus,
+                &boots,
+                &builds,
+                &patches,
+                &offered,
+                &architectures,
+                &states,
+                &outcomes,
+                &supports,
+                &known,
+            ],
+        )
+        .await?;
+    }
+    if history {
+        run.exec(
+            &INSERT_REPORTS,
+            &[
+                &at,
+                &ids,
+                &tiers,
+                &kernels,
+                &patches,
+                &offered,
+                &architectures,
+                &states,
+                &outcomes,
+            ],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// A ping, ready to be written.
+#[derive(Debug, Clone)]
+pub struct PingRow {
+    /// Machine.
+    pub machine: MachineId,
+    /// Type, from the closed list.
+    pub ping_type: &'static str,
+    /// Kernel.
+    pub kernel_id: Option<i32>,
+    /// Patch's code.
+    pub patch: i64,
+    /// Architecture's code.
+    pub architecture: i16,
+    /// State's code.
+    pub state: i16,
+    /// What the client says, cut to a bound.
+    pub message: String,
+}
+
+/// Stores a ping.
+pub async fn insert_ping(run: &impl Run, ping: &PingRow) -> Result<(), DbError> {
+    run.exec(
+        &INSERT_PING,
+        &[
+            &Uuid::from_bytes(ping.machine.0),
+            &ping.ping_type,
+            &ping.kernel_id,
+            &ping.patch,
+            &ping.architecture,
+            &ping.state,
+            &ping.message,
+        ],
+    )
+    .await
+    .map(|_| ())
+}

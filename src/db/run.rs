@@ -1,0 +1,249 @@
+//! Running statements: one place that prepares, times, and turns PostgreSQL's errors into ours.
+
+use deadpool_postgres::{GenericClient, Object, Transaction};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+
+/// A named statement. The name is the `method` label of `livepatch_server_database_query_duration_seconds`.
+#[derive(Debug, Clone, Copy)]
+pub struct Sql {
+    /// Name, as the constant's.
+    pub name: &'static str,
+    /// Text.
+    pub text: &'static str,
+}
+
+/// Told of every statement: name, time taken, whether it went well.
+pub type Observer = Arc<dyn Fn(&'static str, Duration, bool) + Send + Sync>;
+
+/// What can go wrong in the database.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection, or it broke, or it did not answer in time.
+    #[error("the database is not reachable: {0}")]
+    Unavailable(String),
+    /// A unique constraint: the thing exists already.
+    #[error("it exists already ({0})")]
+    Exists(String),
+    /// A foreign key: something else refers to it, or it refers to nothing.
+    #[error("it is referred to, or refers to something that does not exist ({0})")]
+    Referenced(String),
+    /// Two transactions got in each other's way; trying again is right.
+    #[error("the database asks to try again: {0}")]
+    Retry(String),
+    /// A statement failed otherwise.
+    #[error("database statement {statement} failed: {source}")]
+    Statement {
+        /// Name of the statement.
+        statement: &'static str,
+        /// PostgreSQL's error.
+        source: tokio_postgres::Error,
+    },
+    /// A row holds what it cannot hold.
+    #[error("a database row is not as expected: {0}")]
+    Row(String),
+}
+
+impl DbError {
+    /// Sorts an error of `statement`.
+    pub fn of(statement: &'static str, source: tokio_postgres::Error) -> Self {
+        if source.is_closed() {
+            return Self::Unavailable(source.to_string());
+        }
+        let Some(db) = source.as_db_error() else {
+            let io = std::error::Error::source(&source).is_some_and(|s| s.is::<std::io::Error>());
+            return if io {
+                Self::Unavailable(source.to_string())
+            } else {
+                Self::Statement { statement, source }
+            };
+        };
+        let constraint = || db.constraint().unwrap_or_default().to_owned();
+        match db.code() {
+            &SqlState::UNIQUE_VIOLATION => Self::Exists(constraint()),
+            &SqlState::FOREIGN_KEY_VIOLATION => Self::Referenced(constraint()),
+            &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => {
+                Self::Retry(db.message().to_owned())
+            }
+            code if code.code().starts_with("08")
+                || code.code().starts_with("57P")
+                || code.code().starts_with("53") =>
+            {
+                Self::Unavailable(db.message().to_owned())
+            }
+            _ => Self::Statement { statement, source },
+        }
+    }
+}
+
+impl From<crate::domain::ParseError> for DbError {
+    fn from(error: crate::domain::ParseError) -> Self {
+        Self::Row(error.to_string())
+    }
+}
+
+/// Parameters of a statement.
+pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Something that can run a statement.
+pub trait Run: Sync {
+    /// The client underneath.
+    fn client(&self) -> &(impl GenericClient + Sync);
+    /// Told of every statement.
+    fn observer(&self) -> &Observer;
+
+    /// Runs a statement and returns its rows.
+    fn rows(
+        &self,
+        sql: &Sql,
+        params: Params<'_>,
+    ) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send {
+        async move {
+            let started = Instant::now();
+            let result = async {
+                let statement = self.client().prepare_cached(sql.text).await?;
+                self.client().query(&statement, params).await
+            }
+            .await;
+            self.observer()(sql.name, started.elapsed(), result.is_ok());
+            result.map_err(|e| DbError::of(sql.name, e))
+        }
+    }
+
+    /// Runs a statement that returns at most one row.
+    fn opt(
+        &self,
+        sql: &Sql,
+        params: Params<'_>,
+    ) -> impl Future<Output = Result<Option<Row>, DbError>> + Send {
+        async move {
+            let mut rows = self.rows(sql, params).await?;
+            if rows.len() > 1 {
+                return Err(DbError::Row(format!(
+                    "{} returned {} rows, not one",
+                    sql.name,
+                    rows.len()
+                )));
+            }
+            Ok(rows.pop())
+        }
+    }
+
+    /// Runs a statement that returns exactly one row.
+    fn one(
+        &self,
+        sql: &Sql,
+        params: Params<'_>,
+    ) -> impl Future<Output = Result<Row, DbError>> + Send {
+        async move {
+            self.opt(sql, params)
+                .await?
+                .ok_or_else(|| DbError::Row(format!("{} returned no row", sql.name)))
+        }
+    }
+
+    /// Runs a statement and returns how many rows it touched.
+    fn exec(
+        &self,
+        sql: &Sql,
+        params: Params<'_>,
+    ) -> impl Future<Output = Result<u64, DbError>> + Send {
+        async move {
+            let started = Instant::now();
+            let result = async {
+                let statement = self.client().prepare_cached(sql.text).await?;
+                self.client().execute(&statement, params).await
+            }
+            .await;
+            self.observer()(sql.name, started.elapsed(), result.is_ok());
+            result.map_err(|e| DbError::of(sql.name, e))
+        }
+    }
+}
+
+/// A pooled connection.
+pub struct Conn {
+    pub(super) object: Object,
+    pub(super) observer: Observer,
+}
+
+impl std::fmt::Debug for Conn {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Conn")
+    }
+}
+
+impl Conn {
+    /// Begins a transaction; dropping it rolls back.
+    pub async fn begin(&mut self) -> Result<Tx<'_>, DbError> {
+        let tx = self
+            .object
+            .transaction()
+            .await
+            .map_err(|e| DbError::of("begin", e))?;
+        Ok(Tx {
+            tx,
+            observer: Arc::clone(&self.observer),
+        })
+    }
+
+    /// Begins a transaction that sees one state of the database throughout and changes nothing.
+    pub async fn begin_read(&mut self) -> Result<Tx<'_>, DbError> {
+        let tx = self
+            .object
+            .build_transaction()
+            .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+            .read_only(true)
+            .start()
+            .await
+            .map_err(|e| DbError::of("begin", e))?;
+        Ok(Tx {
+            tx,
+            observer: Arc::clone(&self.observer),
+        })
+    }
+}
+
+impl Run for Conn {
+    fn client(&self) -> &(impl GenericClient + Sync) {
+        &self.object
+    }
+    fn observer(&self) -> &Observer {
+        &self.observer
+    }
+}
+
+/// A transaction.
+pub struct Tx<'a> {
+    tx: Transaction<'a>,
+    observer: Observer,
+}
+
+impl std::fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tx")
+    }
+}
+
+impl Tx<'_> {
+    /// Commits. Only after this may anything be acknowledged.
+    pub async fn commit(self) -> Result<(), DbError> {
+        let started = Instant::now();
+        let result = self.tx.commit().await;
+        (self.observer)("commit", started.elapsed(), result.is_ok());
+        result.map_err(|e| DbError::of("commit", e))
+    }
+}
+
+impl<'a> Run for Tx<'a> {
+    fn client(&self) -> &(impl GenericClient + Sync) {
+        &self.tx
+    }
+    fn observer(&self) -> &Observer {
+        &self.observer
+    }
+}

@@ -1,0 +1,64 @@
+//! Auth tokens and overrides of single machines, as the snapshot reads them, and the keys that replicas share.
+
+use super::run::{DbError, Run};
+use super::statements;
+use crate::domain::{MachineId, Sha256};
+use crate::rollout::{AuthTokenEntry, MachineOverride, Overrides, Tokens};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+statements! {
+    SELECT_AUTH_TOKENS = "select id, name, tier_id, hash, valid_until, revoked_at is not null from auth_tokens";
+    SELECT_OVERRIDES = "select machine_id, tier_id, revoked_before from machine_overrides";
+    TOUCH_AUTH_TOKEN = "update auth_tokens set last_used = now()
+        where id = $1 and (last_used is null or last_used < now() - interval '1 minute')";
+    INSERT_SERVER_KEY = "insert into server_keys (name, value) values ($1, $2) on conflict do nothing";
+    SELECT_SERVER_KEY = "select value from server_keys where name = $1";
+}
+
+/// Reads all auth tokens.
+pub async fn load_tokens(run: &impl Run) -> Result<Tokens, DbError> {
+    let mut entries = Vec::new();
+    for row in run.rows(&SELECT_AUTH_TOKENS, &[]).await? {
+        let hash = Sha256::try_from(row.get::<_, &[u8]>(3))?;
+        let entry = AuthTokenEntry {
+            id: row.get(0),
+            name: row.get(1),
+            tier_id: row.get(2),
+            valid_until: row
+                .get::<_, Option<Timestamp>>(4)
+                .map(Timestamp::as_microsecond),
+            revoked: row.get(5),
+        };
+        entries.push((hash, entry));
+    }
+    Ok(Tokens::new(entries))
+}
+
+/// Reads all overrides.
+pub async fn load_overrides(run: &impl Run) -> Result<Overrides, DbError> {
+    let rows = run.rows(&SELECT_OVERRIDES, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let entry = MachineOverride {
+                tier_id: row.get(1),
+                revoked_before: row
+                    .get::<_, Option<Timestamp>>(2)
+                    .map(Timestamp::as_microsecond),
+            };
+            (MachineId(row.get::<_, Uuid>(0).into_bytes()), entry)
+        })
+        .collect())
+}
+
+/// Notes that an auth token was used, at most once a minute.
+pub async fn touch(run: &impl Run, id: i32) -> Result<(), DbError> {
+    run.exec(&TOUCH_AUTH_TOKEN, &[&id]).await.map(|_| ())
+}
+
+/// The shared key of this name; `fresh` becomes it if there is none yet. Whichever replica comes first wins.
+pub async fn server_key(run: &impl Run, name: &str, fresh: &[u8]) -> Result<Vec<u8>, DbError> {
+    run.exec(&INSERT_SERVER_KEY, &[&name, &fresh]).await?;
+    Ok(run.one(&SELECT_SERVER_KEY, &[&name]).await?.get(0))
+}

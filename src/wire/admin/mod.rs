@@ -1,0 +1,79 @@
+//! The admin API's shapes, base path [`BASE`]: what `livepatch-admin`, the console and other programs send and get.
+//!
+//! Rules of this folder: keys are kebab case; requests refuse unknown keys, answers are read tolerantly; times are
+//! RFC 3339; domain values stand as strings; every list is a [`Page`]. Errors are problem details (RFC 9457).
+//! A request authenticates with `Authorization: Bearer lps_...` (from [`LoginRequest`]) or with `Basic`.
+
+mod audit;
+mod captures;
+mod jobs;
+mod machines;
+mod page;
+mod patches;
+mod payloads;
+mod reports;
+mod sessions;
+mod tiers;
+mod tokens;
+
+pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
+pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
+pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, RefreshRequest};
+pub use machines::{
+    ExplainReason, Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineMove,
+    MachineQuery, MachineRevoke, OfferedPayload,
+};
+pub use page::{Limit, Page, PageQuery, WireScope};
+pub use patches::{
+    Block, BlockKind, BlockOutcome, BlockRequest, KernelGap, Patch, PatchDetail, PromoteAllRequest,
+    PromoteOutcome, PromoteRequest, PromotedPatch, Promotion,
+};
+pub use payloads::{
+    CONTENT_SHA256, IngestOutcome, IngestResult, PayloadEntry, PayloadHeadQuery, PayloadQuery,
+    QuarantineEntry, REPR_DIGEST, SignatureState, format_repr_digest, parse_repr_digest,
+};
+pub use reports::{
+    KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
+    VersionStateCount,
+};
+pub use sessions::{
+    AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
+    Session, WhoAmI,
+};
+pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
+pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
+
+/// Base path of the admin API.
+pub const BASE: &str = "/v1/admin";
+
+/// Serialises a secret in clear: only for fields whose purpose is to carry it.
+fn expose<S: serde::Serializer>(
+    secret: &crate::domain::Secret,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose())
+}
+
+/// The same for a secret that may be absent.
+#[expect(
+    clippy::ref_option,
+    reason = "serde calls it with a reference to the field"
+)]
+fn expose_some<S: serde::Serializer>(
+    secret: &Option<crate::domain::Secret>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match secret {
+        Some(secret) => expose(secret, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Whether a flag is off, to leave it out.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde calls it with a reference"
+)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
