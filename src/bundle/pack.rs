@@ -3,10 +3,11 @@
 //! Invariants: the same input gives the same bytes (no times, no owners); what is packed passes [`super::examine`].
 
 use super::error::ReadError;
-use super::manifest::{Fix, MANIFEST_NAME, Manifest};
+use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
 use super::signature::{self, SignError};
 use super::{BundleName, Limits};
+use crate::domain::Fix;
 use bzip2::Compression;
 use bzip2::write::BzEncoder;
 use std::io::Write;

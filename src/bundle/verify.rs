@@ -5,10 +5,11 @@
 
 use super::archive::{self, Entry, Limits};
 use super::error::ReadError;
-use super::manifest::{Fix, MANIFEST_NAME, Manifest};
+use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
 use super::signature::{self, Signature, SignatureError};
 use super::{BundleName, TrustStore};
+use crate::domain::Fix;
 use crate::domain::Sha256;
 use std::io::Read;
 

@@ -178,6 +178,11 @@ impl std::fmt::Debug for Conn {
 }
 
 impl Conn {
+    /// Closes the connection instead of giving it back, because it may still wait for an answer.
+    pub fn discard(self) {
+        drop(Object::take(self.object));
+    }
+
     /// Begins a transaction; dropping it rolls back.
     pub async fn begin(&mut self) -> Result<Tx<'_>, DbError> {
         let tx = self

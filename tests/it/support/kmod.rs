@@ -3,7 +3,8 @@
 //! Every test runs in a process of its own, so what is made is kept in `target/kmod-cache`, under a name that holds
 //! everything it depends on, and made under a file lock. Nothing there is ever changed, only added whole.
 
-use livepatch_onprem::bundle::{BundleName, Fix, PackInput, Signing, pack};
+use livepatch_onprem::bundle::{BundleName, PackInput, Signing, pack};
+use livepatch_onprem::domain::Fix;
 use livepatch_onprem::domain::{Architecture, KernelVersion, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
