@@ -1,9 +1,13 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
-#![expect(unreachable_pub, reason = "a test binary has no outside; `pub` marks what other test files use")]
+#![expect(
+    unreachable_pub,
+    reason = "a test binary has no outside; `pub` marks what other test files use"
+)]
 
 mod bundle;
 mod db;
+mod engine;
 mod layering;
 mod support;
 mod wire;
