@@ -12,3 +12,9 @@ mod layering;
 mod support;
 mod wire;
 mod wire_reports;
+mod blob;
+mod blob_contract;
+mod layering;
+mod support {
+    pub(crate) mod s3;
+}
