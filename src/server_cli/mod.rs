@@ -1,1 +1,3 @@
 //! The commands of livepatch-server, one file each.
+
+pub mod bundle;

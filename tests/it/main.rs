@@ -8,6 +8,7 @@
 mod bundle;
 mod db;
 mod engine;
+mod bundle_cli;
 mod layering;
 mod support;
 mod wire;
