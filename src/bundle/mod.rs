@@ -29,10 +29,8 @@ mod mismatched;
 mod samples;
 
 pub use archive::{Entry, Limits};
-pub use error::ReadError;
-pub use manifest::{MANIFEST_NAME, Manifest, ManifestError};
 pub use error::{ReadError, SignatureError};
-pub use manifest::{Fix, MANIFEST_NAME, Manifest, ManifestError};
+pub use manifest::{MANIFEST_NAME, Manifest, ManifestError};
 pub use module::{ModuleError, ModuleInfo};
 pub use name::BundleName;
 pub use pack::{PackError, PackInput, Signing, pack};

@@ -4,10 +4,8 @@
 //! said by [`Examined::verdict`] alone.
 
 use super::archive::{self, Entry, Limits};
-use super::error::ReadError;
-use super::manifest::{MANIFEST_NAME, Manifest};
 use super::error::{ReadError, SignatureError};
-use super::manifest::{Fix, MANIFEST_NAME, Manifest};
+use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
 use super::signature::{self, Signature};
 use super::{BundleName, TrustStore};

@@ -2,10 +2,10 @@
 //! configuration.
 
 use crate::bundle::{
-    BundleName, Examined, Fix, Limits, PackInput, Policy, SignatureError, Signing, TrustStore,
-    Verdict, examine, pack,
+    BundleName, Examined, Limits, PackInput, Policy, SignatureError, Signing, TrustStore, Verdict,
+    examine, pack,
 };
-use crate::domain::{Architecture, KernelVersion, PatchVersion, Sha256};
+use crate::domain::{Architecture, Fix, KernelVersion, PatchVersion, Sha256};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};

@@ -5,19 +5,15 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod blob;
+mod blob_contract;
 mod bundle;
-mod db;
-mod engine;
 mod bundle_cli;
 mod config;
+mod db;
+mod engine;
 mod layering;
 mod support;
 mod telemetry;
 mod wire;
 mod wire_reports;
-mod blob;
-mod blob_contract;
-mod layering;
-mod support {
-    pub(crate) mod s3;
-}

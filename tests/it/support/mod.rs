@@ -2,4 +2,4 @@
 
 pub mod db;
 pub mod kmod;
-pub(crate) mod kmod;
+pub mod s3;
