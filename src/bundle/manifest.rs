@@ -5,7 +5,7 @@
 
 use super::BundleName;
 use super::error::ReadError;
-use crate::domain::{Architecture, KernelVersion, PatchVersion, Sha256};
+use crate::domain::{Architecture, Fix, KernelVersion, PatchVersion, Sha256};
 use serde::{Deserialize, Serialize};
 
 /// The manifest's name inside the archive.
@@ -27,20 +27,6 @@ pub enum ManifestError {
     /// A field is missing or of the wrong kind.
     #[error("{0}")]
     Shape(String),
-}
-
-/// One thing a patch mends.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Fix {
-    /// Usually the CVE's id, e.g. `CVE-2024-1086`.
-    pub name: String,
-    /// What it is, for people.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// Where it is tracked: a bug number or an address.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub bug: String,
 }
 
 /// Our description of a bundle. Unknown fields are ignored on reading.

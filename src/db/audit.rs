@@ -141,8 +141,8 @@ pub async fn append(tx: &Tx<'_>, entry: Entry<'_>, change: Change) -> Result<i64
     tx.exec(&UPDATE_AUDIT_HEAD, &[&logged.seq, &logged.hash])
         .await?;
     if change != Change::Nothing {
-        tx.rows(&NOTIFY_CHANGE, &[&CHANNEL, &change.as_str()])
-            .await?;
+        let payload = format!("{} {}", change.as_str(), logged.seq);
+        tx.rows(&NOTIFY_CHANGE, &[&CHANNEL, &payload]).await?;
     }
     Ok(logged.seq)
 }

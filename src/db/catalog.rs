@@ -2,10 +2,10 @@
 
 use super::run::{DbError, Run};
 use super::statements;
-use crate::domain::{Architecture, PatchVersion, Scope, Sha256};
+use crate::domain::{Architecture, Fix, PatchVersion, Scope, Sha256};
 use crate::rollout::support::SupportRow;
 use crate::rollout::{
-    BlockKind, BlockRow, CatalogRows, Fix, PatchRow, PayloadRow, PromotionRow, TierRow,
+    BlockKind, BlockRow, CatalogRows, PatchRow, PayloadRow, PromotionRow, TierRow,
 };
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -39,7 +39,7 @@ impl Change {
         }
     }
 
-    /// Reads the word; what is not known (a newer replica's word) counts as everything being changed.
+    /// Reads the word; `None` for a word that only a newer replica knows.
     pub fn parse(text: &str) -> Option<Self> {
         [
             Self::Catalog,
@@ -58,8 +58,9 @@ impl Change {
 pub enum Heard {
     /// Listening began, for the first time or again: re-read everything.
     Connected,
-    /// This changed; `None`: something that this version does not know.
-    Changed(Option<Change>),
+    /// This changed, with the sequence number of the change; `None`: something that this version does not know, so
+    /// that everything must be re-read.
+    Changed(Option<Change>, i64),
     /// The connection broke; another follows.
     Lost,
 }
@@ -71,7 +72,7 @@ pub async fn listen(settings: Arc<Settings>, heard: mpsc::Sender<Heard>) {
         match listen_once(&settings, &heard).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(%error, "lost the connection that hears of changes; connecting again")
+                tracing::warn!(%error, "lost the connection that hears of changes; connecting again");
             }
         }
         if heard.send(Heard::Lost).await.is_err() {
@@ -125,11 +126,9 @@ async fn listen_once(settings: &Settings, heard: &mpsc::Sender<Heard>) -> Result
             drop(guard);
             return Err(DbError::Unavailable("the connection was closed".to_owned()));
         };
-        if heard
-            .send(Heard::Changed(Change::parse(&payload)))
-            .await
-            .is_err()
-        {
+        let (word, seq) = payload.split_once(' ').unwrap_or((&payload, ""));
+        let said = Heard::Changed(Change::parse(word), seq.parse().unwrap_or(i64::MAX));
+        if heard.send(said).await.is_err() {
             return Ok(());
         }
     }

@@ -1,6 +1,7 @@
 //! Ground layer: the field's words as types. Pure values, parsed once by fallible constructors; no I/O, no clock.
 
 pub mod arch;
+pub mod fix;
 pub mod ids;
 pub mod kernel;
 pub mod machine;
@@ -12,6 +13,7 @@ pub mod tier;
 pub mod token;
 
 pub use arch::Architecture;
+pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelVersion};
 pub use machine::{KernelSupport, MachineState};

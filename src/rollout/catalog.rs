@@ -4,7 +4,7 @@
 //! into `tiers`; scopes of promotions and blocks are already applied.
 
 use super::support::{SupportRow, SupportTable};
-use crate::domain::{Architecture, KernelVersion, PatchVersion, Scope, Sha256, TierName};
+use crate::domain::{Architecture, Fix, KernelVersion, PatchVersion, Scope, Sha256, TierName};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,20 +15,6 @@ pub struct Tier {
     pub id: i32,
     /// Name.
     pub name: TierName,
-}
-
-/// Something a patch mends.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Fix {
-    /// Usually a CVE number.
-    #[serde(rename = "Name")]
-    pub name: String,
-    /// One line of description.
-    #[serde(rename = "Description", default)]
-    pub description: String,
-    /// Bug number or URL.
-    #[serde(rename = "Bug", default)]
-    pub bug: String,
 }
 
 /// Whether a payload may be offered.

@@ -187,12 +187,16 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
         };
         return Some(decision(outcome, code, support));
     };
-    let support = catalog.support().of_kernel(
+    // A payload for exactly this kernel proves that patches are made for it, whatever the table says.
+    let mut support = catalog.support().of_kernel(
         &first.kernel,
         Some(architecture),
         facts.build_date,
         facts.today,
     );
+    if support.verdict == KernelSupport::Unsupported {
+        support.verdict = KernelSupport::Supported;
+    }
     let mut result = decision(Outcome::NothingToApply, ReasonCode::NoneAvailable, support);
 
     // A version the machine runs binds unless it was blocked; one we do not know binds too.
@@ -216,8 +220,8 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
             };
             return Some(Decision {
                 outcome,
-                code,
                 skips,
+                code,
                 ..result
             });
         }

@@ -8,7 +8,7 @@ mod snapshot;
 pub mod support;
 
 pub use catalog::{
-    BlockKind, BlockRow, Catalog, CatalogRows, Fix, PatchRow, Payload, PayloadRow, PromotionRow,
+    BlockKind, BlockRow, Catalog, CatalogRows, PatchRow, Payload, PayloadRow, PromotionRow,
     Standing, Tier, TierRow,
 };
 pub use decide::{Decision, Facts, Outcome, decide};

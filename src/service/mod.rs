@@ -1,1 +1,12 @@
 //! What the server does, one file per service; the only layer that joins database, objects and engine.
+//!
+//! [`Core`] is what every service works with. A service that changes something does so in one transaction that ends
+//! with its audit row, then reloads the part of the snapshot it changed before it answers.
+
+mod core;
+mod error;
+mod snapshots;
+
+pub use core::Core;
+pub use error::ServiceError;
+pub use snapshots::Snapshots;

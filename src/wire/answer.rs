@@ -5,7 +5,7 @@
 
 use super::Token;
 use crate::domain::{
-    Architecture, KernelSupport, KernelVersion, MachineId, PatchVersion, Sha256, TierName,
+    Architecture, Fix, KernelSupport, KernelVersion, MachineId, PatchVersion, Sha256, TierName,
 };
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
@@ -121,20 +121,6 @@ pub struct PatchOffer {
     /// What it fixes, as far as the server knows.
     #[serde(default)]
     pub fixes: Vec<Fix>,
-}
-
-/// One thing a patch fixes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct Fix {
-    /// Usually a CVE.
-    pub name: String,
-    /// What it is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// A bug number or link.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bug: Option<String>,
 }
 
 /// One step of a decision.

@@ -15,7 +15,7 @@ pub mod read;
 pub mod status;
 pub mod token;
 
-pub use answer::{Affordances, Fix, InfoAnswer, PatchOffer, Reason, RegisterAnswer, UpdatesAnswer};
+pub use answer::{Affordances, InfoAnswer, PatchOffer, Reason, RegisterAnswer, UpdatesAnswer};
 pub use client::{ClientReport, Cloud, ReportedFix};
 pub use kernels::{SupportedAnswer, SupportedQuery, parse_build_date};
 pub use legacy::{LegacyError, LegacyRegisterAnswer};

@@ -1,7 +1,7 @@
 //! What we send, frozen both ways: each answer against its exact JSON, and back.
 
 use jiff::civil::date;
-use livepatch_onprem::domain::{Architecture, KernelSupport};
+use livepatch_onprem::domain::{Architecture, Fix, KernelSupport};
 use livepatch_onprem::wire::*;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -25,8 +25,8 @@ fn offer() -> PatchOffer {
         size: 4711,
         fixes: vec![Fix {
             name: "CVE-2024-1086".into(),
-            description: Some("nf_tables".into()),
-            bug: None,
+            description: "nf_tables".into(),
+            bug: String::new(),
         }],
     }
 }

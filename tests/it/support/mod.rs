@@ -1,3 +1,5 @@
 //! What the integration tests share.
 
+pub mod db;
 pub mod kmod;
+pub mod s3;
