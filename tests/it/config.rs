@@ -329,7 +329,7 @@ fn contradictions_are_refused_with_what_to_do() {
         "database.connection-string:",
         "database.connection-string: postgresql://u:canary@h:port/db",
         "database.connection-string: user=u password=canary dbname=x",
-        "database.connection-string: host=h sslmode=verify-full password=canary",
+        "database.connection-string: host=h sslmode=verify password=canary",
         "database.connection-string: host=h sslmode=disable\ndatabase.ca: /ca.pem",
         "database: {connection-pool-max: 0, connection-lifetime-max: 0s, work_mem: 0}",
         "patch-storage.type: s3",
