@@ -15,10 +15,12 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) log: Log,
     under: Under,
+    /// Removes the folder at the end of the test.
+    _folder: Option<tempfile::TempDir>,
 }
 
 enum Under {
-    Folder(PathBuf, Option<tempfile::TempDir>),
+    Folder(PathBuf),
     Database(Box<tokio_postgres::Client>),
 }
 
@@ -92,7 +94,8 @@ impl Bench {
         Self {
             store,
             log,
-            under: Under::Folder(config.filesystem_path, Some(folder)),
+            under: Under::Folder(config.filesystem_path),
+            _folder: Some(folder),
         }
     }
 
@@ -107,7 +110,8 @@ impl Bench {
         Self {
             store,
             log,
-            under: Under::Folder(folder, None),
+            under: Under::Folder(folder),
+            _folder: None,
         }
     }
 
@@ -122,6 +126,7 @@ impl Bench {
             store,
             log,
             under: Under::Database(Box::new(client)),
+            _folder: None,
         }
     }
 
@@ -134,7 +139,7 @@ impl Bench {
     /// The folder under the store.
     pub(crate) fn folder(&self) -> &PathBuf {
         match &self.under {
-            Under::Folder(folder, _) => folder,
+            Under::Folder(folder) => folder,
             Under::Database(_) => panic!("there is no folder under a database"),
         }
     }
@@ -142,7 +147,7 @@ impl Bench {
     /// Puts a file into the storage behind the store's back.
     pub(crate) async fn plant(&self, relative: &str, bytes: &[u8]) {
         match &self.under {
-            Under::Folder(folder, _) => {
+            Under::Folder(folder) => {
                 let path = folder.join(relative);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, bytes).unwrap();
@@ -175,7 +180,7 @@ impl Bench {
     /// Changes an object's bytes behind the store's back.
     pub(crate) async fn damage(&self, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
         match &self.under {
-            Under::Folder(folder, _) => {
+            Under::Folder(folder) => {
                 let path = folder.join(key.to_string());
                 let mut bytes = std::fs::read(&path).unwrap();
                 change(&mut bytes);
