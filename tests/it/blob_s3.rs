@@ -232,6 +232,74 @@ async fn redirects_are_not_followed() {
     assert_eq!(*visits.lock().unwrap(), 0);
 }
 
+#[tokio::test]
+async fn credentials_come_from_the_container_when_none_are_given() {
+    // One server stands for both the credentials' endpoint and the bucket.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let into = seen.clone();
+    let url = false_server(Arc::new(move |request| {
+        let header = |name: &str| {
+            let value = request.headers().get(name);
+            value.map_or("", |v| v.to_str().unwrap()).to_owned()
+        };
+        let line = (
+            request.uri().path().to_owned(),
+            header("authorization"),
+            header("x-amz-security-token"),
+        );
+        into.lock().unwrap().push(line);
+        Box::pin(async {
+            answer(
+                200,
+                "\"t\"",
+                r#"{"AccessKeyId": "AMBIENT", "SecretAccessKey": "s", "Token": "session",
+                "Expiration": "2999-01-01T00:00:00Z"}"#,
+            )
+        })
+    }))
+    .await;
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "bearer-of-the-container").unwrap();
+    // The environment of a process cannot be changed safely while threads run, so another one is started.
+    let child = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "blob_s3::asks_with_ambient_credentials",
+            "--ignored",
+        ])
+        .env("LIVEPATCH_TEST_AMBIENT", &url)
+        .env(
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            format!("{url}/credentials"),
+        )
+        .env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.path())
+        .output()
+        .await
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(said.contains("1 passed"), "{said}");
+    let seen = seen.lock().unwrap();
+    let [(first, bearer, _), (second, signed, session)] = seen.as_slice() else {
+        panic!("{seen:?}");
+    };
+    assert_eq!(
+        (first.as_str(), bearer.as_str()),
+        ("/credentials", "bearer-of-the-container")
+    );
+    assert!(second.starts_with("/b/objects/sha256/"), "{second}");
+    assert!(signed.contains("Credential=AMBIENT/"), "{signed}");
+    assert_eq!(session, "session");
+}
+
+#[tokio::test]
+#[ignore = "run by credentials_come_from_the_container_when_none_are_given in a process with that environment"]
+async fn asks_with_ambient_credentials() {
+    let url = std::env::var("LIVEPATCH_TEST_AMBIENT").unwrap();
+    let (key, _) = payload(b"x");
+    let store = open(&settings(&url, "b", "", "")).await;
+    assert!(store.head(&key).await.unwrap().is_some());
+}
+
 /// A false server that answers a PUT with `tag` and gives `kept` back; also the methods it saw.
 async fn with_tag(tag: &'static str, kept: &'static [u8]) -> (Store, Arc<Mutex<Vec<String>>>) {
     let methods = Arc::new(Mutex::new(Vec::new()));

@@ -5,6 +5,7 @@ mod blob_cache;
 mod blob_contract;
 mod blob_download;
 mod blob_filesystem;
+mod blob_postgres;
 mod blob_s3;
 mod layering;
 mod support {
