@@ -1,5 +1,7 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
+mod bundle;
 mod layering;
+mod support;
 mod wire;
 mod wire_reports;
