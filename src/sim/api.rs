@@ -7,7 +7,8 @@
 use super::error::Error;
 use crate::domain::{MachineId, Sha256};
 use crate::wire::{
-    InfoAnswer, LegacyError, PatchOffer, PingReport, Problem, RegisterAnswer, StatusDocument, UpdatesAnswer,
+    InfoAnswer, LegacyError, PatchOffer, PingReport, Problem, RegisterAnswer, StatusDocument,
+    UpdatesAnswer,
 };
 use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
@@ -61,7 +62,9 @@ impl ServerApi {
             if let Some(certificates) = &certificates {
                 builder = builder.tls_certs_only(certificates.iter().cloned());
             }
-            builder.build().map_err(|e| Error::Local(format!("cannot prepare TLS: {}", causes(&e))))
+            builder
+                .build()
+                .map_err(|e| Error::Local(format!("cannot prepare TLS: {}", causes(&e))))
         };
         Ok(Self {
             base,
@@ -80,7 +83,12 @@ impl ServerApi {
     }
 
     /// `POST /v1/client/{machine-id}`: registers. The token stands in the header and, if the status has one, there.
-    pub async fn register(&self, machine: MachineId, token: &str, status: &StatusDocument) -> Result<RegisterAnswer, Error> {
+    pub async fn register(
+        &self,
+        machine: MachineId,
+        token: &str,
+        status: &StatusDocument,
+    ) -> Result<RegisterAnswer, Error> {
         const WHAT: &str = "registering";
         let request = self.request(Method::POST, &format!("v1/client/{machine}"))?;
         let response = send(WHAT, request.bearer_auth(token).json(status)).await?;
@@ -90,7 +98,9 @@ impl ServerApi {
     /// `DELETE /v1/client/{machine-id}`: the machine leaves.
     pub async fn deregister(&self, machine: MachineId, token: &str) -> Result<(), Error> {
         let request = self.request(Method::DELETE, &format!("v1/client/{machine}"))?;
-        send("deregistering", request.bearer_auth(token)).await.map(|_| ())
+        send("deregistering", request.bearer_auth(token))
+            .await
+            .map(|_| ())
     }
 
     /// `POST /v1/client/{machine-id}/updates`: reports and asks. `None` if the server has nothing to say (204).
@@ -110,9 +120,16 @@ impl ServerApi {
     }
 
     /// `POST /v1/client/{machine-id}/pings`.
-    pub async fn ping(&self, machine: MachineId, token: &str, ping: &PingReport<'_>) -> Result<(), Error> {
+    pub async fn ping(
+        &self,
+        machine: MachineId,
+        token: &str,
+        ping: &PingReport<'_>,
+    ) -> Result<(), Error> {
         let request = self.request(Method::POST, &format!("v1/client/{machine}/pings"))?;
-        send("sending a ping", request.bearer_auth(token).json(ping)).await.map(|_| ())
+        send("sending a ping", request.bearer_auth(token).json(ping))
+            .await
+            .map(|_| ())
     }
 
     /// Fetches what was offered into `into`: at most the announced size, and success only if size and digest agree.
@@ -141,46 +158,81 @@ impl ServerApi {
         }
         let mut response = send(WHAT, request).await?;
         let url = shown(response.url());
-        let differs = |what: String| Error::Verification(format!("{} from {url} {what}", offer.filename));
-        if let Some(length) = response.content_length().filter(|length| *length != offer.size) {
-            return Err(differs(format!("has {length} bytes, but {} were announced", offer.size)));
+        let differs =
+            |what: String| Error::Verification(format!("{} from {url} {what}", offer.filename));
+        if let Some(length) = response
+            .content_length()
+            .filter(|length| *length != offer.size)
+        {
+            return Err(differs(format!(
+                "has {length} bytes, but {} were announced",
+                offer.size
+            )));
         }
         let mut hasher = openssl::sha::Sha256::new();
         let mut received = 0u64;
-        while let Some(chunk) = response.chunk().await.map_err(|e| network(WHAT, &url, &e))? {
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|e| network(WHAT, &url, &e))?
+        {
             received += chunk.len() as u64;
             if received > offer.size {
-                return Err(differs(format!("is longer than the {} bytes announced", offer.size)));
+                return Err(differs(format!(
+                    "is longer than the {} bytes announced",
+                    offer.size
+                )));
             }
             hasher.update(&chunk);
-            into.write_all(&chunk).await.map_err(|e| write_failed(&offer.filename, &e))?;
+            into.write_all(&chunk)
+                .await
+                .map_err(|e| write_failed(&offer.filename, &e))?;
         }
-        into.flush().await.map_err(|e| write_failed(&offer.filename, &e))?;
+        into.flush()
+            .await
+            .map_err(|e| write_failed(&offer.filename, &e))?;
         if received != offer.size {
-            return Err(differs(format!("ended after {received} of {} bytes", offer.size)));
+            return Err(differs(format!(
+                "ended after {received} of {} bytes",
+                offer.size
+            )));
         }
         let digest = Sha256(hasher.finish());
         if digest != offer.sha256 {
-            return Err(differs(format!("has SHA-256 {digest}, but {} was announced", offer.sha256)));
+            return Err(differs(format!(
+                "has SHA-256 {digest}, but {} was announced",
+                offer.sha256
+            )));
         }
         Ok(())
     }
 
     fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Error> {
-        let url = self.base.join(path).map_err(|e| Error::Usage(format!("{} is not usable as a server: {e}", self.base)))?;
+        let url = self
+            .base
+            .join(path)
+            .map_err(|e| Error::Usage(format!("{} is not usable as a server: {e}", self.base)))?;
         Ok(self.requests.request(method, url))
     }
 }
 
 /// Reads the server's address; the path always ends with a slash, so that paths are added to it.
 fn parse_base(server: &str) -> Result<Url, Error> {
-    let wrong = |why: &str| Error::Usage(format!("{server:?} is not a server address: {why}, e.g. https://livepatch.example.com"));
+    let wrong = |why: &str| {
+        Error::Usage(format!(
+            "{server:?} is not a server address: {why}, e.g. https://livepatch.example.com"
+        ))
+    };
     let mut url: Url = server.parse().map_err(|_| wrong("a URL is expected"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(wrong("it must begin with http:// or https:// and name a host"));
+        return Err(wrong(
+            "it must begin with http:// or https:// and name a host",
+        ));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(Error::Usage("the server address holds a user name or password; give the token as TOKEN".to_owned()));
+        return Err(Error::Usage(
+            "the server address holds a user name or password; give the token as TOKEN".to_owned(),
+        ));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it must have neither ? nor #"));
@@ -192,10 +244,16 @@ fn parse_base(server: &str) -> Result<Url, Error> {
 }
 
 fn read_certificates(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
-    let certificates = Certificate::from_pem_bundle(pem)
-        .map_err(|e| Error::Usage(format!("the file given with --ca cannot be read as PEM certificates: {}", causes(&e))))?;
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|e| {
+        Error::Usage(format!(
+            "the file given with --ca cannot be read as PEM certificates: {}",
+            causes(&e)
+        ))
+    })?;
     if certificates.is_empty() {
-        return Err(Error::Usage("the file given with --ca holds no PEM certificate".to_owned()));
+        return Err(Error::Usage(
+            "the file given with --ca holds no PEM certificate".to_owned(),
+        ));
     }
     Ok(certificates)
 }
@@ -203,7 +261,10 @@ fn read_certificates(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
 /// Downloads may go elsewhere, a few times, but never from TLS to none.
 fn download_redirects(tls_only: bool) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
-        let secure_before = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+        let secure_before = attempt
+            .previous()
+            .last()
+            .is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > 5 {
             attempt.error("more than five redirects")
         } else if attempt.url().scheme() != "https" && (tls_only || secure_before) {
@@ -228,20 +289,42 @@ async fn send(what: &'static str, request: RequestBuilder) -> Result<Response, E
         return Ok(response);
     }
     let url = shown(response.url());
-    let header = |name: http::HeaderName| response.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let retry_after = header(http::header::RETRY_AFTER).and_then(|v| v.parse().ok()).map(Duration::from_secs);
+    let header = |name: http::HeaderName| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|v| v.to_str().ok())
+            .map(str::to_owned)
+    };
+    let retry_after = header(http::header::RETRY_AFTER)
+        .and_then(|v| v.parse().ok())
+        .map(Duration::from_secs);
     let location = header(http::header::LOCATION);
     let detail = match location {
         Some(to) if status.is_redirection() => {
-            format!("and points to {}; if that is the server, give it with --server", cut(&to))
+            format!(
+                "and points to {}; if that is the server, give it with --server",
+                cut(&to)
+            )
         }
         _ => detail(&body(response).await.unwrap_or_default()),
     };
     let status = status.as_u16();
     Err(if matches!(status, 401 | 403) {
-        Error::Refused { what, url, status, detail }
+        Error::Refused {
+            what,
+            url,
+            status,
+            detail,
+        }
     } else {
-        Error::Server { what, url, status, detail, retry_after }
+        Error::Server {
+            what,
+            url,
+            status,
+            detail,
+            retry_after,
+        }
     })
 }
 
@@ -251,7 +334,11 @@ async fn read<T: DeserializeOwned>(what: &'static str, response: Response) -> Re
     match body(response).await {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
             // serde_json quotes what it read; a token could stand there.
-            let why = format!("not the JSON expected (line {}, column {})", e.line(), e.column());
+            let why = format!(
+                "not the JSON expected (line {}, column {})",
+                e.line(),
+                e.column()
+            );
             Error::Answer { what, url, why }
         }),
         Err(why) => Err(Error::Answer { what, url, why }),
@@ -282,7 +369,11 @@ fn detail(body: &[u8]) -> String {
 
 /// Shortens foreign text and takes control characters out of it.
 fn cut(text: &str) -> String {
-    text.trim().chars().filter(|c| !c.is_control()).take(MAX_DETAIL).collect()
+    text.trim()
+        .chars()
+        .filter(|c| !c.is_control())
+        .take(MAX_DETAIL)
+        .collect()
 }
 
 /// A URL fit to be shown: without query, where presigned downloads carry their signature.
@@ -295,11 +386,17 @@ fn shown(url: &Url) -> String {
 
 fn network(what: &'static str, url: &str, error: &reqwest::Error) -> Error {
     let why = causes(error);
-    Error::Network { what, url: url.to_owned(), why }
+    Error::Network {
+        what,
+        url: url.to_owned(),
+        why,
+    }
 }
 
 fn write_failed(name: &str, error: &std::io::Error) -> Error {
-    Error::Local(format!("cannot write {name} to the state directory: {error}; is the disk full?"))
+    Error::Local(format!(
+        "cannot write {name} to the state directory: {error}; is the disk full?"
+    ))
 }
 
 /// The causes of an error below its first line, which only repeats the URL.
@@ -314,7 +411,11 @@ fn causes(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     if causes.is_empty() {
-        return if error.is_timeout() { "no answer in time".to_owned() } else { "no answer".to_owned() };
+        return if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else {
+            "no answer".to_owned()
+        };
     }
     causes.join(": ")
 }

@@ -23,7 +23,9 @@ pub enum Error {
     #[error("{0}")]
     Local(String),
     /// No answer came.
-    #[error("{what} failed: {url} could not be reached: {why}; check the address, the network and --ca")]
+    #[error(
+        "{what} failed: {url} could not be reached: {why}; check the address, the network and --ca"
+    )]
     Network {
         /// What was being done.
         what: &'static str,
@@ -33,7 +35,9 @@ pub enum Error {
         why: String,
     },
     /// The server does not accept the token (401 or 403).
-    #[error("{what} was refused by {url}: {status} {detail}; check the token with the server's administrator")]
+    #[error(
+        "{what} was refused by {url}: {status} {detail}; check the token with the server's administrator"
+    )]
     Refused {
         /// What was being done.
         what: &'static str,
@@ -59,7 +63,9 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The answer is not what the protocol says.
-    #[error("{what} failed: the answer of {url} cannot be read: {why}; is this a livepatch server?")]
+    #[error(
+        "{what} failed: the answer of {url} cannot be read: {why}; is this a livepatch server?"
+    )]
     Answer {
         /// What was being done.
         what: &'static str,

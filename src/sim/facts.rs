@@ -57,19 +57,30 @@ impl Facts {
         };
         let architecture = match given.architecture {
             Some(architecture) => architecture,
-            None => std::env::consts::ARCH.parse().map_err(|e| Error::Local(format!("{e}; give it with --arch")))?,
+            None => std::env::consts::ARCH
+                .parse()
+                .map_err(|e| Error::Local(format!("{e}; give it with --arch")))?,
         };
         // The build date of the kernel that runs here says nothing about another one.
-        let here = given.kernel.as_ref().is_none_or(|kernel| kernel.release() == release);
+        let here = given
+            .kernel
+            .as_ref()
+            .is_none_or(|kernel| kernel.release() == release);
         Ok(Self {
             machine_id,
             kernel,
             kernel_note,
             architecture,
-            build_date: given.build_date.or_else(|| parse_build_date(&version).filter(|_| here)),
+            build_date: given
+                .build_date
+                .or_else(|| parse_build_date(&version).filter(|_| here)),
             cpu_model: cpu_model(&proc("cpuinfo")),
             boot_time: boot_time(&proc("stat")),
-            uptime: proc("uptime").split('.').next().and_then(|t| t.parse().ok()).unwrap_or_default(),
+            uptime: proc("uptime")
+                .split('.')
+                .next()
+                .and_then(|t| t.parse().ok())
+                .unwrap_or_default(),
             boot_id: proc("sys/kernel/random/boot_id"),
         })
     }
@@ -87,15 +98,24 @@ fn proc(name: &str) -> String {
 }
 
 fn machine_id(path: &Path) -> Result<MachineId, Error> {
-    let text = std::fs::read_to_string(path).map_err(|e| file("read", path, format!("{e}; give --machine-id")))?;
-    text.trim().parse().map_err(|e| file("use", path, format!("{e}; give --machine-id")))
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| file("read", path, format!("{e}; give --machine-id")))?;
+    text.trim()
+        .parse()
+        .map_err(|e| file("use", path, format!("{e}; give --machine-id")))
 }
 
 /// Field 2 of `/proc/version_signature`; without that file, what `uname` says, where it is in Ubuntu's form.
-fn running_kernel(signature: &str, release: &str, version: &str) -> Result<(KernelVersion, Option<String>), Error> {
+fn running_kernel(
+    signature: &str,
+    release: &str,
+    version: &str,
+) -> Result<(KernelVersion, Option<String>), Error> {
     if let Some(field) = signature.split_ascii_whitespace().nth(1) {
         let kernel = field.parse().map_err(|e| {
-            Error::Local(format!("/proc/version_signature names the kernel, but {e}; give it with --kernel"))
+            Error::Local(format!(
+                "/proc/version_signature names the kernel, but {e}; give it with --kernel"
+            ))
         })?;
         return Ok((kernel, None));
     }
@@ -105,7 +125,9 @@ fn running_kernel(signature: &str, release: &str, version: &str) -> Result<(Kern
         let (base, abi, flavour) = (parts.next()?, parts.next()?, parts.next()?);
         let build = version.strip_prefix('#')?.split_ascii_whitespace().next()?;
         let upload = build.split('-').next()?;
-        format!("{base}-{abi}.{upload}-{flavour}").parse::<KernelVersion>().ok()
+        format!("{base}-{abi}.{upload}-{flavour}")
+            .parse::<KernelVersion>()
+            .ok()
     };
     let Some(kernel) = derived() else {
         return Err(Error::Local(format!(
@@ -126,7 +148,10 @@ fn cpu_model(cpuinfo: &str) -> String {
             (key.trim() == wanted).then(|| value.trim().to_owned())
         })
     };
-    value("model name").or_else(|| value("cpu")).or_else(|| value("Processor")).unwrap_or_default()
+    value("model name")
+        .or_else(|| value("cpu"))
+        .or_else(|| value("Processor"))
+        .unwrap_or_default()
 }
 
 fn boot_time(stat: &str) -> Option<Timestamp> {
@@ -141,7 +166,8 @@ mod tests {
     #[test]
     fn the_kernel_is_found() {
         let found = |signature, release, version| {
-            running_kernel(signature, release, version).map(|(k, note)| (k.to_string(), note.is_some()))
+            running_kernel(signature, release, version)
+                .map(|(k, note)| (k.to_string(), note.is_some()))
         };
         assert_eq!(
             found("Ubuntu 6.8.0-1047.50-aws 6.8.12", "6.8.0-1047-aws", "").unwrap(),
@@ -152,16 +178,26 @@ mod tests {
             found("", "7.0.0-1013-ibm-gt", version).unwrap(),
             ("7.0.0-1013.13~24.04.1-ibm-gt".to_owned(), true)
         );
-        let error = found("", "6.12.9+deb13-amd64", "#1 SMP Debian 6.12.9-1").unwrap_err().to_string();
+        let error = found("", "6.12.9+deb13-amd64", "#1 SMP Debian 6.12.9-1")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--kernel"), "{error}");
-        assert!(found("Ubuntu nonsense", "6.8.0-1047-aws", version).unwrap_err().to_string().contains("nonsense"));
+        assert!(
+            found("Ubuntu nonsense", "6.8.0-1047-aws", version)
+                .unwrap_err()
+                .to_string()
+                .contains("nonsense")
+        );
     }
 
     #[test]
     fn proc_files_are_read() {
         assert_eq!(cpu_model("processor\t: 0\nmodel name\t: Xeon\n"), "Xeon");
         assert_eq!(cpu_model("CPU implementer : 0x41\n"), "");
-        assert_eq!(boot_time("cpu 1\nbtime 1714557600\n").unwrap().to_string(), "2024-05-01T10:00:00Z");
+        assert_eq!(
+            boot_time("cpu 1\nbtime 1714557600\n").unwrap().to_string(),
+            "2024-05-01T10:00:00Z"
+        );
         assert_eq!(boot_time("cpu 1\n"), None);
     }
 

@@ -4,7 +4,10 @@
 //! (written beside, synced, renamed), so that a crash leaves the old or the new one.
 
 use super::error::{Error, file};
-use crate::domain::{Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion, Sha256, TierName};
+use crate::domain::{
+    Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion, Sha256,
+    TierName,
+};
 use crate::wire::{Fix, Reason, Token};
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,7 @@ use std::path::{Path, PathBuf};
 const FORMAT: u32 = 1;
 const STATE_FILE: &str = "state.json";
 const LOCK_FILE: &str = "lock";
+const TEMPORARY: &str = ".new-";
 
 /// What an enabled client remembers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -148,7 +152,9 @@ impl ClientState {
     pub fn patch_state(&self) -> MachineState {
         match (&self.patch, self.supported) {
             (Some(patch), _) => patch.state,
-            (None, Some(KernelSupport::KernelUpgradeRequired)) => MachineState::KernelUpgradeRequired,
+            (None, Some(KernelSupport::KernelUpgradeRequired)) => {
+                MachineState::KernelUpgradeRequired
+            }
             (None, Some(_)) => MachineState::NothingToApply,
             (None, None) => MachineState::NeedsCheck,
         }
@@ -188,8 +194,12 @@ impl StateDir {
             return PathBuf::from("/var/lib/livepatch-client");
         }
         let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/state"));
-        let base = std::env::var_os("XDG_STATE_HOME").filter(|v| !v.is_empty()).map(PathBuf::from).or_else(home);
-        base.unwrap_or_else(std::env::temp_dir).join("livepatch-client")
+        let base = std::env::var_os("XDG_STATE_HOME")
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+            .or_else(home);
+        base.unwrap_or_else(std::env::temp_dir)
+            .join("livepatch-client")
     }
 
     /// The directory's path.
@@ -208,7 +218,13 @@ impl StateDir {
             .recursive(true)
             .mode(0o700)
             .create(&self.path)
-            .map_err(|e| file("create the state directory", &self.path, format!("{e}; give another with --state-dir")))?;
+            .map_err(|e| {
+                file(
+                    "create the state directory",
+                    &self.path,
+                    format!("{e}; give another with --state-dir"),
+                )
+            })?;
         let path = self.file(LOCK_FILE);
         let lock = OpenOptions::new()
             .create(true)
@@ -216,7 +232,13 @@ impl StateDir {
             .write(true)
             .mode(0o600)
             .open(&path)
-            .map_err(|e| file("open", &path, format!("{e}; give another directory with --state-dir")))?;
+            .map_err(|e| {
+                file(
+                    "open",
+                    &path,
+                    format!("{e}; give another directory with --state-dir"),
+                )
+            })?;
         match lock.try_lock() {
             Ok(()) => Ok(Lock { _file: lock }),
             Err(TryLockError::WouldBlock) => Err(Error::Local(format!(
@@ -242,7 +264,14 @@ impl StateDir {
             file("use", &path, format!("it is damaged ({place}); {next}"))
         })?;
         if state.format != FORMAT {
-            return Err(file("use", &path, format!("it has format {}, this client reads {FORMAT}; {next}", state.format)));
+            return Err(file(
+                "use",
+                &path,
+                format!(
+                    "it has format {}, this client reads {FORMAT}; {next}",
+                    state.format
+                ),
+            ));
         }
         Ok(Some(state))
     }
@@ -259,7 +288,8 @@ impl StateDir {
 
     /// Replaces the state.
     pub fn save(&self, state: &ClientState) -> Result<(), Error> {
-        let mut json = serde_json::to_vec_pretty(state).map_err(|e| file("write", &self.file(STATE_FILE), e))?;
+        let mut json = serde_json::to_vec_pretty(state)
+            .map_err(|e| file("write", &self.file(STATE_FILE), e))?;
         json.push(b'\n');
         self.write(STATE_FILE, &json)
     }
@@ -272,13 +302,15 @@ impl StateDir {
         new.write_all(bytes).map_err(failed)?;
         new.as_file().sync_all().map_err(failed)?;
         new.persist(&path).map_err(|e| failed(e.error))?;
-        File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(failed)
+        File::open(&self.path)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed)
     }
 
     /// A new file in the directory that vanishes unless it is kept.
     pub fn temporary(&self) -> Result<tempfile::NamedTempFile, Error> {
         tempfile::Builder::new()
-            .prefix(".new-")
+            .prefix(TEMPORARY)
             .permissions(std::fs::Permissions::from_mode(0o600))
             .tempfile_in(&self.path)
             .map_err(|e| file("create a file in", &self.path, e))
@@ -291,6 +323,21 @@ impl StateDir {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(file("remove", &path, e)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes modules and half-written files that a killed client left behind, all but `keep`. Needs the lock.
+    pub fn prune(&self, keep: Option<&str>) -> Result<(), Error> {
+        let failed = |e: std::io::Error| file("tidy up", &self.path, e);
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let module = name.starts_with("livepatch-")
+                && Path::new(name).extension().is_some_and(|e| e == "ko");
+            if name.starts_with(TEMPORARY) || (module && Some(name) != keep) {
+                self.remove(name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets the state and the kept module.
@@ -324,12 +371,23 @@ mod tests {
         let dir = StateDir::new(temp.path().join("a/b"));
         assert!(dir.load().unwrap().is_none());
         let lock = dir.lock().unwrap();
-        assert!(dir.lock().unwrap_err().to_string().contains("another livepatch-client"));
+        assert!(
+            dir.lock()
+                .unwrap_err()
+                .to_string()
+                .contains("another livepatch-client")
+        );
         dir.save(&state()).unwrap();
         let read = dir.load_enabled().unwrap();
-        assert_eq!((read.machine_token.expose(), read.patch_state()), ("lpm_x", MachineState::NeedsCheck));
+        assert_eq!(
+            (read.machine_token.expose(), read.patch_state()),
+            ("lpm_x", MachineState::NeedsCheck)
+        );
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(dir.path()), mode(&dir.file(STATE_FILE))), (0o700, 0o600));
+        assert_eq!(
+            (mode(dir.path()), mode(&dir.file(STATE_FILE))),
+            (0o700, 0o600)
+        );
         dir.clear(&read).unwrap();
         assert!(dir.load().unwrap().is_none());
         drop(lock);
@@ -347,7 +405,12 @@ mod tests {
         ] {
             std::fs::write(dir.file(STATE_FILE), text).unwrap();
             let error = dir.load().unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("enable again") && !error.contains("canary"), "{error}");
+            assert!(
+                error.contains(expected)
+                    && error.contains("enable again")
+                    && !error.contains("canary"),
+                "{error}"
+            );
         }
         let mut later = state();
         later.format = 2;
