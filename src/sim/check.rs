@@ -383,7 +383,10 @@ pub fn identify(dir: &StateDir, given: &Given) -> Result<(ClientState, Facts), E
     }
     let facts = Facts::gather(&Given {
         machine_id: Some(state.machine_id),
-        kernel: given.kernel.clone().or_else(|| state.settings.kernel.clone()),
+        kernel: given
+            .kernel
+            .clone()
+            .or_else(|| state.settings.kernel.clone()),
         architecture: given.architecture.or(state.settings.architecture),
         build_date: given.build_date.or(state.settings.build_date),
     })?;

@@ -90,11 +90,78 @@ pub fn first_document(facts: &Facts) -> StatusDocument {
 /// Whether `after` tells a server something that `before` did not: another patch or state, or a check that failed.
 pub fn is_news(before: &StatusDocument, after: &StatusDocument) -> bool {
     let facts = |document: &StatusDocument| -> Vec<(String, String, bool)> {
-        let fixes = |e: &StatusEntry| {
-        e.livepatch.fixes.iter().fold(String::new(), |mut text, fix| {
-            let _ = writeln!(text, "* {}", fix.name);
-            text
-        })
+        let entry = |e: &StatusEntry| {
+            let patch = &e.livepatch;
+            (
+                patch.state.clone(),
+                patch.version.clone(),
+                patch.check_state == "check-failed",
+            )
+        };
+        document.status.iter().map(entry).collect()
+    };
+    let quiet = |state: &str| {
+        matches!(
+            state,
+            "needs-check" | "nothing-to-apply" | "kernel-upgrade-required"
+        )
+    };
+    let idle = |document: &StatusDocument| {
+        document
+            .status
+            .iter()
+            .all(|e| quiet(&e.livepatch.state) && e.livepatch.check_state != "check-failed")
+    };
+    facts(before) != facts(after) && !(idle(before) && idle(after))
+}
+
+/// The document as JSON.
+pub fn json(document: &StatusDocument) -> Result<String, String> {
+    serde_json::to_string_pretty(document).map_err(|e| e.to_string())
+}
+
+/// The older document, whose keys are public. Its `machine-token` is left out: a status is made to be shown.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct OldDocument<'a> {
+    client_version: &'a str,
+    machine_id: String,
+    architecture: &'a str,
+    cpu_model: &'a str,
+    last_check: Option<Timestamp>,
+    boot_time: Option<Timestamp>,
+    uptime: &'a str,
+    status: Vec<OldEntry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct OldEntry<'a> {
+    kernel: &'a str,
+    running: bool,
+    livepatch: OldLivepatch<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OldLivepatch<'a> {
+    check_state: &'a str,
+    patch_state: &'a str,
+    version: &'a str,
+    fixes: String,
+}
+
+/// The older document as YAML.
+pub fn yaml(document: &StatusDocument) -> Result<String, String> {
+    let fixes = |e: &StatusEntry| {
+        e.livepatch
+            .fixes
+            .iter()
+            .fold(String::new(), |mut text, fix| {
+                let _ = writeln!(text, "* {}", fix.name);
+                text
+            })
     };
     let old = OldDocument {
         client_version: &document.client_version,
