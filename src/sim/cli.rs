@@ -211,8 +211,6 @@ async fn enable(dir: StateDir, given: Given, args: Enable) -> Result<(), Error> 
             state.machine_id, state.server
         )));
     }
-    let facts = Facts::gather(&given)?;
-    facts.kernel_note.iter().for_each(|note| say(note));
     let api = ServerApi::new(&super::ConnectOptions {
         server: args.server.clone(),
         ca: settings
@@ -222,6 +220,8 @@ async fn enable(dir: StateDir, given: Given, args: Enable) -> Result<(), Error> 
             .transpose()?,
         tls_patch_download: settings.tls_patch_download,
     })?;
+    let facts = Facts::gather(&given)?;
+    facts.kernel_note.iter().for_each(|note| say(note));
     api.info(facts.machine_id, &token).await?;
     let mut first = status::first_document(&facts);
     first.auth_token = Some(Token::new(token.clone()));
