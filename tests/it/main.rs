@@ -2,6 +2,7 @@
 
 mod bundle;
 mod client_cli;
+mod client_flow;
 mod layering;
 mod support;
 mod wire;
