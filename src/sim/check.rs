@@ -249,16 +249,12 @@ impl Session {
             release,
             signer,
         } = verified;
-        if how.mode == Mode::Apply
-            && release
-                .as_deref()
-                .is_some_and(|r| r != Facts::running_release())
-        {
+        if how.mode == Mode::Apply && release.as_deref().is_some_and(|r| r != self.kernel.release) {
             return Err(Error::Verification(format!(
                 "{} is for kernel {}, but {} runs here",
                 offer.filename,
                 release.unwrap_or_default(),
-                Facts::running_release()
+                self.kernel.release
             )));
         }
         let module_file = format!("{}.ko", offer.filename.trim_end_matches(".tar.bz2"));

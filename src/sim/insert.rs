@@ -4,6 +4,7 @@
 //! `/sys/kernel/livepatch` (Linux, Documentation/ABI/testing/sysfs-kernel-livepatch). Every wait has an end.
 
 use super::error::Error;
+use super::facts::Facts;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,13 +18,19 @@ const TOOL: Duration = Duration::from_secs(60);
 /// sysfs does not notify of the end of a transition, so it is looked at this often.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The running kernel, as far as live patches go.
+/// The running kernel, as far as live patches go. The default is the real one; tests name another.
 #[derive(Debug, Clone)]
 pub struct Kernel {
-    sysfs: PathBuf,
-    insmod: PathBuf,
-    rmmod: PathBuf,
-    transition: Duration,
+    /// Where live patches are shown.
+    pub sysfs: PathBuf,
+    /// The tool that inserts a module file.
+    pub insmod: PathBuf,
+    /// The tool that removes a module by name.
+    pub rmmod: PathBuf,
+    /// How long tasks may take to move to the new code.
+    pub transition: Duration,
+    /// What `uname -r` prints; modules must be built for it.
+    pub release: String,
 }
 
 impl Default for Kernel {
@@ -33,6 +40,7 @@ impl Default for Kernel {
             insmod: PathBuf::from("insmod"),
             rmmod: PathBuf::from("rmmod"),
             transition: TRANSITION,
+            release: Facts::running_release(),
         }
     }
 }
@@ -198,6 +206,7 @@ mod tests {
             rmmod: tool("rmmod", "echo $1 > $S/../removed"),
             sysfs,
             transition: Duration::from_millis(300),
+            release: String::new(),
         }
     }
 

@@ -1,243 +1,15 @@
-//! `livepatch-client` against a server that says what a test wants it to say, lies included. Real payloads, real
-//! signatures; what the real server says is shown elsewhere, here it is what the client makes of it.
+//! What `livepatch-client` makes of a server's answers, lies included. Real payloads, real signatures.
 
 use crate::support::kmod;
-use axum::Router;
+use crate::support::scripted::{Machine, Server, TEXT, json_answer, updates, words};
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use livepatch_onprem::domain::Sha256;
 use serde_json::{Value, json};
 use std::fs;
-use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
-use std::sync::{Arc, Mutex};
 
-const MACHINE: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-const TEXT: &str = "patched by 107.1";
-
-/// One request as it came.
-#[derive(Debug, Clone)]
-struct Seen {
-    what: String,
-    authorization: String,
-    body: Value,
-}
-
-/// What the server says, and what it heard.
-#[derive(Default)]
-struct Script {
-    seen: Vec<Seen>,
-    updates: Value,
-    file: Vec<u8>,
-    /// Answers to a request (`GET info`, `POST updates`, ...) instead of the usual one.
-    instead: Vec<(&'static str, Arc<dyn Fn() -> Response + Send + Sync>)>,
-}
-
-#[derive(Clone)]
-struct Server {
-    address: SocketAddr,
-    script: Arc<Mutex<Script>>,
-}
-
-impl Server {
-    async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let script = Arc::new(Mutex::new(Script::default()));
-        let app = Router::new().fallback(answer).with_state(script.clone());
-        tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, script }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Offers a payload, with `change` made to the offer.
-    fn offer(&self, bundle: &Path, change: impl FnOnce(&mut Value)) {
-        let file = fs::read(bundle).unwrap();
-        let name = bundle.file_name().unwrap().to_str().unwrap();
-        let mut offer = json!({
-            "version": "107.1",
-            "kernel": kmod::kernel().to_string(),
-            "architecture": "amd64",
-            "filename": name,
-            "sha256": Sha256::of(&file).to_string(),
-            "url": format!("/v1/patches/{name}"),
-            "size": file.len(),
-            "fixes": [{"name": "CVE-2024-1086"}],
-        });
-        change(&mut offer);
-        let mut script = self.script.lock().unwrap();
-        script.file = file;
-        script.updates = updates(&[offer]);
-    }
-
-    fn instead(
-        &self,
-        request: &'static str,
-        answer: impl Fn() -> Response + Send + Sync + 'static,
-    ) {
-        self.script
-            .lock()
-            .unwrap()
-            .instead
-            .push((request, Arc::new(answer)));
-    }
-
-    /// Takes what was heard so far.
-    fn heard(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.script.lock().unwrap().seen)
-    }
-}
-
-fn updates(offers: &[Value]) -> Value {
-    json!({
-        "patches": offers, "supported": "supported", "tier": "stable", "check-interval": 60, "stored": true,
-        "reasons": [{"code": "said", "text": "because the test says so"}],
-    })
-}
-
-async fn answer(
-    State(script): State<Arc<Mutex<Script>>>,
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let last = uri.path().rsplit('/').next().unwrap_or_default();
-    let word = match last {
-        MACHINE => "machine",
-        file if uri.path().contains("/v1/patches/") && !file.is_empty() => "file",
-        other => other,
-    };
-    let what = format!("{method} {word}");
-    let authorization = headers
-        .get(header::AUTHORIZATION)
-        .map(|v| v.to_str().unwrap().to_owned());
-    let mut script = script.lock().unwrap();
-    script.seen.push(Seen {
-        what: what.clone(),
-        authorization: authorization.unwrap_or_default(),
-        body: serde_json::from_slice(&body).unwrap_or_default(),
-    });
-    if let Some((_, answer)) = script.instead.iter().find(|(request, _)| *request == what) {
-        return answer();
-    }
-    match what.as_str() {
-        "GET info" => {
-            json_answer(&json!({"machine-id": MACHINE, "tier": "stable", "affordances": {}}))
-        }
-        "POST machine" => {
-            json_answer(&json!({"machine-token": "lpm_1", "tier": "stable", "check-interval": 60}))
-        }
-        "POST updates" => json_answer(&script.updates),
-        "GET file" => script.file.clone().into_response(),
-        "POST pings" | "DELETE machine" => StatusCode::NO_CONTENT.into_response(),
-        _ => StatusCode::NOT_FOUND.into_response(),
-    }
-}
-
-fn json_answer(value: &Value) -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        value.to_string(),
-    )
-        .into_response()
-}
-
-/// One machine: a state directory, and how its client ended.
-struct Machine {
-    dir: tempfile::TempDir,
-}
-
-struct Ended {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Machine {
-    fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    async fn run(&self, args: &[&str]) -> Ended {
-        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_livepatch-client"))
-            .env("NO_PROXY", "127.0.0.1")
-            .arg("--state-dir")
-            .arg(self.dir.path())
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .await
-            .unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        Ended {
-            code: output.status.code().unwrap(),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
-    }
-
-    /// Enables without a first check, as the kernel that the modules are for.
-    async fn enable(&self, server: &str, more: &[&str]) -> Ended {
-        let kernel = kmod::kernel().to_string();
-        let args = [
-            "--machine-id",
-            MACHINE,
-            "--arch",
-            "amd64",
-            "--kernel",
-            &kernel,
-            "enable",
-            "--server",
-            server,
-            "lpa_1",
-        ];
-        self.run(&[&args[..], more].concat()).await
-    }
-
-    /// Enables, trusting the tests' certificate, without a first check.
-    async fn ready(server: &Server) -> Self {
-        let machine = Self::new();
-        let cert = kmod::keys().cert;
-        let ended = machine
-            .enable(
-                &server.url(),
-                &["--no-check", "--cert", cert.to_str().unwrap()],
-            )
-            .await;
-        assert_eq!(ended.code, 0, "{}", ended.err);
-        server.heard();
-        machine
-    }
-
-    async fn livepatch(&self) -> Value {
-        let ended = self.run(&["status", "--format", "json"]).await;
-        let document: Value = serde_json::from_str(&ended.out).unwrap();
-        document["Status"][0]["Livepatch"].clone()
-    }
-
-    /// The kept modules and whatever else lies about.
-    fn files(&self) -> Vec<String> {
-        let name = |entry: std::io::Result<fs::DirEntry>| {
-            entry.unwrap().file_name().into_string().unwrap()
-        };
-        let mut files: Vec<String> = fs::read_dir(self.dir.path()).unwrap().map(name).collect();
-        files.retain(|file| file != "lock" && file != "state.json");
-        files
-    }
-}
-
-fn words(seen: &[Seen]) -> Vec<&str> {
-    seen.iter().map(|seen| seen.what.as_str()).collect()
-}
+type Change = fn(&mut Value);
+type Answer = Box<dyn Fn() -> Response + Send + Sync>;
 
 #[tokio::test]
 async fn a_machine_enables_checks_keeps_and_leaves() {
@@ -362,7 +134,6 @@ async fn what_is_not_what_was_announced_is_refused() {
     let server = Server::start().await;
     let machine = Machine::ready(&server).await;
     let bundle = kmod::real_bundle("107.1", TEXT);
-    type Change = fn(&mut Value);
     let cases: [(Change, &str); 8] = [
         (|o| o["sha256"] = json!("00".repeat(32)), "has SHA-256"),
         (|o| o["size"] = json!(100), "but 100 were announced"),
@@ -523,7 +294,6 @@ async fn answers_that_are_no_answers_are_told_apart() {
     let machine = Machine::ready(&server).await;
     let problem =
         r#"{"type":"about:blank","title":"Busy","status":503,"detail":"come back later"}"#;
-    type Answer = Box<dyn Fn() -> Response + Send + Sync>;
     let cases: Vec<(Answer, &str)> = vec![
         (
             Box::new(|| "<html>hello</html>".into_response()),
