@@ -29,6 +29,7 @@ pub fn router(core: Arc<Core>) -> Router {
     Router::new()
         .merge(machines)
         .merge(ops::routes())
+        .fallback(error::not_found)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(error::problems))
         .layer(middleware::from_fn_with_state(

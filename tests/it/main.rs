@@ -20,6 +20,7 @@ mod client_flow;
 mod config;
 mod db;
 mod engine;
+mod http_limits;
 mod layering;
 mod support;
 mod telemetry;

@@ -4,3 +4,4 @@ pub mod db;
 pub mod kmod;
 pub mod s3;
 pub mod scripted;
+pub mod server;
