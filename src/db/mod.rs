@@ -7,10 +7,15 @@
 pub mod audit;
 pub mod catalog;
 pub mod connect;
+pub mod jobs;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod patches;
+pub mod payloads;
+pub mod quarantine;
 mod run;
+pub mod tiers;
 pub mod tokens;
 pub mod words;
 
@@ -32,7 +37,12 @@ pub fn all_statements() -> Vec<&'static Sql> {
     [
         audit::ALL,
         catalog::ALL,
+        jobs::ALL,
         machines::ALL,
+        patches::ALL,
+        payloads::ALL,
+        quarantine::ALL,
+        tiers::ALL,
         tokens::ALL,
         words::ALL,
     ]
