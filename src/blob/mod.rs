@@ -23,6 +23,7 @@ mod key;
 mod postgres;
 mod range;
 mod s3;
+mod s3_client;
 mod store;
 mod verified;
 

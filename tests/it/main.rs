@@ -1,10 +1,19 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
-#![expect(unreachable_pub, reason = "a test binary has no outside; `pub` marks what other test files use")]
+#![expect(
+    unreachable_pub,
+    reason = "a test binary has no outside; `pub` marks what other test files use"
+)]
 
+mod blob;
+mod blob_contract;
 mod bundle;
+mod bundle_cli;
+mod config;
 mod db;
+mod engine;
 mod layering;
 mod support;
+mod telemetry;
 mod wire;
 mod wire_reports;

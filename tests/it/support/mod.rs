@@ -2,3 +2,4 @@
 
 pub mod db;
 pub mod kmod;
+pub mod s3;
