@@ -102,7 +102,10 @@ pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool)
     if let Some(row) = run.opt(&INSERT_PATCH, &[&version.code()]).await? {
         return Ok((row.get(0), true));
     }
-    Ok((run.one(&FIND_PATCH, &[&version.code()]).await?.get(0), false))
+    Ok((
+        run.one(&FIND_PATCH, &[&version.code()]).await?.get(0),
+        false,
+    ))
 }
 
 /// The id of a patch, and nobody else promotes, blocks or frees it until the transaction ends.
@@ -124,7 +127,9 @@ pub async fn page(
     limit: i64,
 ) -> Result<Vec<Listed>, DbError> {
     let (below, only) = (below.map(PatchVersion::code), only.map(PatchVersion::code));
-    let rows = run.rows(&SELECT_PATCH_PAGE, &[&below, &only, &limit]).await?;
+    let rows = run
+        .rows(&SELECT_PATCH_PAGE, &[&below, &only, &limit])
+        .await?;
     let listed = |row: &Row| {
         Ok(Listed {
             id: row.get(0),
@@ -158,10 +163,7 @@ pub async fn promotions(
 }
 
 /// Standing blocks and holds by patch, oldest first.
-pub async fn blocks(
-    run: &impl Run,
-    patches: &[i32],
-) -> Result<HashMap<i32, Vec<Block>>, DbError> {
+pub async fn blocks(run: &impl Run, patches: &[i32]) -> Result<HashMap<i32, Vec<Block>>, DbError> {
     let mut by_patch: HashMap<i32, Vec<Block>> = HashMap::new();
     for row in run.rows(&SELECT_BLOCKS_OF, &[&patches]).await? {
         let kind = if row.get::<_, i16>(1) == BlockKind::Block as i16 {

@@ -246,11 +246,7 @@ fn changed(row: Option<Row>) -> Result<Option<Changed>, DbError> {
 }
 
 /// Notes why a payload's object is not what it should be; `None` if that was noted before or there is no such payload.
-pub async fn mark_damaged(
-    run: &impl Run,
-    id: i64,
-    why: &str,
-) -> Result<Option<Changed>, DbError> {
+pub async fn mark_damaged(run: &impl Run, id: i64, why: &str) -> Result<Option<Changed>, DbError> {
     changed(run.opt(&MARK_DAMAGED, &[&id, &why]).await?)
 }
 

@@ -108,12 +108,10 @@ pub async fn get(run: &impl Run, id: i64) -> Result<Option<Held>, DbError> {
 }
 
 /// A page of rows before this id, newest first.
-pub async fn page(
-    run: &impl Run,
-    before: Option<i64>,
-    limit: i64,
-) -> Result<Vec<Held>, DbError> {
-    let rows = run.rows(&SELECT_QUARANTINE_PAGE, &[&before, &limit]).await?;
+pub async fn page(run: &impl Run, before: Option<i64>, limit: i64) -> Result<Vec<Held>, DbError> {
+    let rows = run
+        .rows(&SELECT_QUARANTINE_PAGE, &[&before, &limit])
+        .await?;
     rows.iter().map(Held::from_row).collect()
 }
 

@@ -5,7 +5,16 @@
 
 mod core;
 mod error;
+pub mod ingest;
+pub mod jobs;
+pub mod paging;
+pub mod patches;
+mod preview;
+pub mod promotions;
+pub mod quarantine;
 mod snapshots;
+pub mod storage;
+pub mod tiers;
 
 pub use core::Core;
 pub use error::ServiceError;

@@ -22,6 +22,7 @@ use crate::db::audit::Actor;
 use crate::db::listen::Change;
 use crate::db::payloads;
 use crate::domain::Sha256;
+use crate::telemetry::{IngestOutcome as Counted, Verification};
 use crate::wire::admin::{IngestOutcome, IngestResult};
 use bytes::Bytes;
 use futures_util::Stream;
@@ -133,6 +134,25 @@ pub(super) async fn take(
     name: &BundleName,
     body: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<Taken, ServiceError> {
+    let result = receive_and_process(core, origin, name, body).await;
+    core.metrics.ingest.outcomes.inc(match &result {
+        Ok(taken) => match taken.outcome.result {
+            IngestResult::Stored => Counted::Stored,
+            IngestResult::AlreadyThere => Counted::AlreadyThere,
+            IngestResult::Quarantined => Counted::Quarantined,
+        },
+        Err(ServiceError::Invalid(_) | ServiceError::TooLarge(_)) => Counted::Refused,
+        Err(_) => Counted::Failed,
+    });
+    result
+}
+
+async fn receive_and_process(
+    core: &Core,
+    origin: &Origin<'_>,
+    name: &BundleName,
+    body: impl Stream<Item = io::Result<Bytes>>,
+) -> Result<Taken, ServiceError> {
     let _receiving = turn(&core.gate.receiving, name).await?;
     let config = &core.config.ingest;
     let directory = config.spool_directory.as_deref();
@@ -210,7 +230,14 @@ async fn process(
     );
     let good = match judged.await? {
         Ok(good) => good,
-        Err(fault) => return store::quarantine(core, origin, &filename, spooled, &fault).await,
+        Err(fault) => {
+            let check = match fault.code.starts_with("sign") {
+                true => Verification::Signature,
+                false => Verification::Content,
+            };
+            core.metrics.ingest.verification_failures.inc(check);
+            return store::quarantine(core, origin, &filename, spooled, &fault).await;
+        }
     };
     failpoint("ingest-before-object");
     let key = Key::Payload(spooled.expect.sha256);

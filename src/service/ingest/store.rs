@@ -160,7 +160,9 @@ pub(super) async fn heal(
     failpoint("heal-before-commit");
     tx.commit().await?;
     let mut outcome = outcome(filename, spooled, IngestResult::Stored);
-    outcome.warning = Some(format!("the payload was damaged and is whole again: {damage}"));
+    outcome.warning = Some(format!(
+        "the payload was damaged and is whole again: {damage}"
+    ));
     let seq = Some(seq);
     Ok(Taken { outcome, seq })
 }
