@@ -4,6 +4,7 @@
 //! Functions take anything that can run a statement ([`Run`]): a connection or a transaction. Every mutation ends
 //! with [`audit::append`] in its own transaction.
 
+pub mod admins;
 pub mod audit;
 pub mod catalog;
 pub mod connect;
@@ -11,6 +12,7 @@ pub mod listen;
 pub mod machines;
 pub mod migrate;
 mod run;
+pub mod sessions;
 pub mod tokens;
 pub mod words;
 
@@ -30,9 +32,11 @@ pub(crate) use statements;
 /// Every statement of every module.
 pub fn all_statements() -> Vec<&'static Sql> {
     [
+        admins::ALL,
         audit::ALL,
         catalog::ALL,
         machines::ALL,
+        sessions::ALL,
         tokens::ALL,
         words::ALL,
     ]

@@ -1,4 +1,5 @@
 //! What the integration tests share.
 
+pub mod admin;
 pub mod db;
 pub mod kmod;

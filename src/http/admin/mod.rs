@@ -1,0 +1,10 @@
+//! The admin API under `/v1/admin`: who may ([`extract`]), one file per noun, and the OpenAPI document of it all.
+//!
+//! A handler extracts, calls one service and gives a wire type out. Every route is made with `routes!`, so that it
+//! stands in the document; a test walks the document and tries each operation.
+
+mod api;
+pub mod extract;
+mod sessions;
+
+pub use api::{openapi, routes};
