@@ -65,7 +65,8 @@ export LIVEPATCH_TEST_DATABASE="host=$work/socket user=livepatch dbname=postgres
 export LIVEPATCH_TEST_S3_KEY=livepatchtest LIVEPATCH_TEST_S3_SECRET=livepatchtestsecret
 export LIVEPATCH_TEST_S3_DIR=$work/s3
 mkdir "$LIVEPATCH_TEST_S3_DIR"
-RCLONE_CONFIG=/dev/null "$rclone" serve s3 "$work/s3" --addr 127.0.0.1:0 \
+# Nothing is remembered of folders, so that what a test does to the files behind the server shows at once.
+RCLONE_CONFIG=/dev/null "$rclone" serve s3 "$work/s3" --addr 127.0.0.1:0 --dir-cache-time 0s \
   --auth-key "$LIVEPATCH_TEST_S3_KEY,$LIVEPATCH_TEST_S3_SECRET" >"$work/s3.log" 2>&1 &
 s3=$!
 for _ in $(seq 200); do

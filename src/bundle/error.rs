@@ -1,5 +1,5 @@
-//! Why a bundle could not be read or contradicts its name. A bad signature is not an error of reading:
-//! it is part of what [`super::Examined`] says.
+//! Why a bundle could not be read or contradicts its name, and why a signature does not count. The second is not an
+//! error of reading: it is part of what [`super::Examined`] says.
 
 use super::manifest::ManifestError;
 use super::module::ModuleError;
@@ -139,6 +139,62 @@ impl ReadError {
     /// Whether the bundle's bytes could not be fetched, as against being wrong: nothing is then known about the bundle.
     pub fn is_source(&self) -> bool {
         matches!(self, Self::Source(_))
+    }
+}
+
+/// Why a module's signature does not count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// No signature at the module's end.
+    #[error("the module carries no signature")]
+    Missing,
+    /// A signature is there, but its structure is wrong.
+    #[error("the module's signature is malformed: {why}")]
+    Malformed {
+        /// What is wrong.
+        why: String,
+    },
+    /// The signature is larger than any real one.
+    #[error("the module's signature claims {size} bytes; at most {limit} are read")]
+    TooLarge {
+        /// Its size, in bytes.
+        size: u64,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// An algorithm that is too weak or unknown.
+    #[error(
+        "the module's signature uses {what}, which is not accepted; sign with SHA-256, SHA-384 or SHA-512 and RSA or ECDSA"
+    )]
+    Unsupported {
+        /// The algorithm, as far as it is known.
+        what: String,
+    },
+    /// The signer is none of the installed certificates.
+    #[error(
+        "the module is signed by {signer}, which is none of the {installed} installed certificates; if it is to be trusted, add its certificate"
+    )]
+    UntrustedSigner {
+        /// The signer's issuer and serial number or key id, as the signature claims.
+        signer: String,
+        /// The digest algorithm it claims.
+        digest: &'static str,
+        /// How many certificates are installed.
+        installed: usize,
+    },
+    /// The signature names an installed certificate, but is not that key's signature of this module.
+    #[error(
+        "the module's signature claims {signer}, but does not fit the module: one of the two was changed"
+    )]
+    Mismatch {
+        /// The subject of the certificate it names.
+        signer: String,
+    },
+}
+
+impl SignatureError {
+    pub(super) fn malformed(why: impl Into<String>) -> Self {
+        Self::Malformed { why: why.into() }
     }
 }
 

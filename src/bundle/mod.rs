@@ -5,6 +5,7 @@
 //! signature is the caller's [`Policy`]. [`pack`] is the way out.
 
 mod archive;
+mod cms;
 mod der;
 mod error;
 mod manifest;
@@ -12,20 +13,28 @@ mod module;
 mod name;
 mod pack;
 mod pax;
+mod sign;
 mod signature;
 mod stream;
 mod trust;
 mod verify;
 
 #[cfg(test)]
+mod forged;
+#[cfg(test)]
 mod hostile;
+#[cfg(test)]
+mod mismatched;
+#[cfg(test)]
+mod samples;
 
 pub use archive::{Entry, Limits};
-pub use error::ReadError;
+pub use error::{ReadError, SignatureError};
 pub use manifest::{MANIFEST_NAME, Manifest, ManifestError};
 pub use module::{ModuleError, ModuleInfo};
 pub use name::BundleName;
 pub use pack::{PackError, PackInput, Signing, pack};
-pub use signature::{MAX_SIGNATURE_BYTES, SignError, Signature, SignatureError, sign, verify};
+pub use sign::{SignError, sign};
+pub use signature::{MAX_SIGNATURE_BYTES, Signature, verify};
 pub use trust::{CANONICAL_KEY_IDS, CertificateInfo, TrustError, TrustStore};
 pub use verify::{Examined, Policy, Verdict, examine, extract_module};

@@ -175,8 +175,10 @@ fn modinfo(section: &[u8]) -> Result<BTreeMap<String, Vec<String>>, ModuleError>
         }
         let equals = text.iter().position(|b| *b == b'=');
         let (key, value) = text.split_at(equals.ok_or_else(|| wrong("a value without a key"))?);
-        // Descriptions and author names may be in any encoding; what is compared is ASCII.
-        let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // Descriptions and author names may be in any encoding; what is compared is ASCII. Control characters must
+        // not reach a terminal.
+        let text_of =
+            |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(char::is_control, "\u{fffd}");
         values
             .entry(text_of(key))
             .or_default()

@@ -5,7 +5,8 @@
 use super::error::ReadError;
 use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
-use super::signature::{self, SignError};
+use super::sign::{SignError, sign};
+use super::signature::is_signed;
 use super::{BundleName, Limits};
 use crate::domain::Fix;
 use bzip2::Compression;
@@ -76,10 +77,10 @@ pub fn pack(input: &PackInput<'_>) -> Result<Vec<u8>, PackError> {
     let signed;
     let module = match input.signing {
         Signing::With { key_pem, cert_pem } => {
-            signed = signature::sign(input.ko, key_pem, cert_pem)?;
+            signed = sign(input.ko, key_pem, cert_pem)?;
             signed.as_slice()
         }
-        Signing::Keep if !signature::is_signed(input.ko) => return Err(PackError::Unsigned),
+        Signing::Keep if !is_signed(input.ko) => return Err(PackError::Unsigned),
         Signing::Keep | Signing::None => input.ko,
     };
     let mut manifest = Manifest::new(input.name, &entry, module);

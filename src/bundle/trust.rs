@@ -4,6 +4,7 @@
 //! modules. Invariant: every certificate here has a key strong enough to be worth trusting.
 
 use super::der::Reader;
+use super::error::shown;
 use crate::domain::Sha256;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;
@@ -202,7 +203,7 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<X509>, TrustError> {
     Ok(found)
 }
 
-/// A name as text, `CN=..., O=...`, without control characters and cut to 200 characters.
+/// A name as text, `CN=..., O=...`, fit to be shown.
 pub(super) fn name_text(name: &X509NameRef) -> String {
     let mut parts = Vec::new();
     for entry in name.entries().take(20) {
@@ -213,12 +214,7 @@ pub(super) fn name_text(name: &X509NameRef) -> String {
             .unwrap_or_else(|_| hex::encode(entry.data().as_slice()));
         parts.push(format!("{key}={value}"));
     }
-    parts
-        .join(", ")
-        .chars()
-        .take(200)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    shown(&parts.join(", "))
 }
 
 /// Bytes as upper-case hexadecimal pairs with colons between.

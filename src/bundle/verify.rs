@@ -4,10 +4,10 @@
 //! said by [`Examined::verdict`] alone.
 
 use super::archive::{self, Entry, Limits};
-use super::error::ReadError;
+use super::error::{ReadError, SignatureError};
 use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
-use super::signature::{self, Signature, SignatureError};
+use super::signature::{self, Signature};
 use super::{BundleName, TrustStore};
 use crate::domain::Fix;
 use crate::domain::Sha256;
@@ -54,8 +54,8 @@ pub struct Examined {
     pub obsolete: bool,
     /// Every file in the archive.
     pub entries: Vec<Entry>,
-    /// Whether there are files besides the module and our manifest.
-    pub other_files: bool,
+    /// The names of those that are neither the module nor our manifest.
+    pub other_files: Vec<String>,
     /// The signature that verified, or why none did.
     pub signature: Result<Signature, SignatureError>,
 }
@@ -111,7 +111,10 @@ pub fn extract_module(
     let other_files = archive
         .entries
         .iter()
-        .any(|e| e.name != archive.module_entry && !(ours && e.name == MANIFEST_NAME));
+        .map(|entry| &entry.name)
+        .filter(|name| **name != archive.module_entry && !(ours && *name == MANIFEST_NAME))
+        .cloned()
+        .collect();
     let (fixes, obsolete) = manifest.map_or((Vec::new(), false), |m| (m.fixes, m.obsolete));
     let empty = TrustStore::new();
     let examined = Examined {

@@ -1,5 +1,28 @@
 //! Configuration: Canonical's keys, ours beside them, read once and refused early.
+//!
+//! `keys` is the one table; `load` reads file and environment into values; `assemble` makes the typed `Config` of
+//! `model` from them; `checks` finds contradictions; `show` and `reference` print. Nothing here listens or connects.
 
+mod assemble;
+mod checks;
+mod collect;
+mod connection;
+mod downloads;
+mod error;
+mod files;
+pub mod keys;
+mod load;
 mod model;
+pub mod reference;
+pub mod show;
+mod suggest;
+mod value;
+mod yaml;
 
+pub use error::{ConfigError, ErrorKind, Notice, NoticeLevel, Source};
+pub use files::check_files;
+pub use load::{
+    DEFAULT_PATH, Effective, LOCATION_VARIABLE, Loaded, Values, load_with, process_environment,
+};
 pub use model::*;
+pub use value::Value;

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::telemetry::logs::LogFormat;
+
 /// Everything the server can be told.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
@@ -74,15 +76,6 @@ impl Default for Server {
             max_connections: 20_000,
         }
     }
-}
-
-/// How logs are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a terminal.
-    Text,
 }
 
 /// `database.*`

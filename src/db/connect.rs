@@ -69,10 +69,10 @@ fn split_tls(text: &str) -> (String, Verify, Option<String>) {
     for option in options {
         match option.split_once('=') {
             Some(("sslmode", "verify-full")) => {
-                (verify, _) = (Verify::Full, kept.push("sslmode=require"))
+                (verify, ()) = (Verify::Full, kept.push("sslmode=require"));
             }
             Some(("sslmode", "verify-ca")) => {
-                (verify, _) = (Verify::Authority, kept.push("sslmode=require"))
+                (verify, ()) = (Verify::Authority, kept.push("sslmode=require"));
             }
             Some(("sslrootcert", path)) => ca = Some(path.to_owned()),
             _ => kept.push(option),

@@ -72,7 +72,7 @@ pub async fn listen(settings: Arc<Settings>, heard: mpsc::Sender<Heard>) {
         match listen_once(&settings, &heard).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(%error, "lost the connection that hears of changes; connecting again")
+                tracing::warn!(%error, "lost the connection that hears of changes; connecting again");
             }
         }
         if heard.send(Heard::Lost).await.is_err() {

@@ -24,7 +24,7 @@ pub fn wanted_version() -> i32 {
     embedded::migrations::runner()
         .get_migrations()
         .iter()
-        .map(|m| m.version())
+        .map(refinery::Migration::version)
         .max()
         .unwrap_or(0)
 }

@@ -55,7 +55,8 @@ impl DbError {
             return Self::Unavailable(source.to_string());
         }
         let Some(db) = source.as_db_error() else {
-            let io = std::error::Error::source(&source).is_some_and(|s| s.is::<std::io::Error>());
+            let io = std::error::Error::source(&source)
+                .is_some_and(<dyn std::error::Error + 'static>::is::<std::io::Error>);
             return if io {
                 Self::Unavailable(source.to_string())
             } else {
@@ -92,7 +93,7 @@ pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
 /// Something that can run a statement.
 pub trait Run: Sync {
     /// The client underneath.
-    fn client(&self) -> &(impl GenericClient + Sync);
+    fn client(&self) -> &impl GenericClient;
     /// Told of every statement.
     fn observer(&self) -> &Observer;
 
@@ -214,7 +215,7 @@ impl Conn {
 }
 
 impl Run for Conn {
-    fn client(&self) -> &(impl GenericClient + Sync) {
+    fn client(&self) -> &impl GenericClient {
         &self.object
     }
     fn observer(&self) -> &Observer {
@@ -244,8 +245,8 @@ impl Tx<'_> {
     }
 }
 
-impl<'a> Run for Tx<'a> {
-    fn client(&self) -> &(impl GenericClient + Sync) {
+impl Run for Tx<'_> {
+    fn client(&self) -> &impl GenericClient {
         &self.tx
     }
     fn observer(&self) -> &Observer {

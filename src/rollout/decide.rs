@@ -220,8 +220,8 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
             };
             return Some(Decision {
                 outcome,
-                code,
                 skips,
+                code,
                 ..result
             });
         }

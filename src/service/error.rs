@@ -58,8 +58,7 @@ impl ServiceError {
 impl From<DbError> for ServiceError {
     fn from(error: DbError) -> Self {
         match error {
-            DbError::Unavailable(_) => Self::Unavailable(error.to_string()),
-            DbError::Retry(_) => Self::Unavailable(error.to_string()),
+            DbError::Unavailable(_) | DbError::Retry(_) => Self::Unavailable(error.to_string()),
             DbError::Exists(_) | DbError::Referenced(_) => Self::Conflict(error.to_string()),
             DbError::Statement { .. } | DbError::Row(_) => Self::Internal(error.to_string()),
         }

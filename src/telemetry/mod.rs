@@ -1,1 +1,17 @@
 //! Logs and the one registry of metrics.
+
+mod family;
+mod http;
+mod labels;
+pub mod logs;
+mod metrics;
+mod pings;
+
+pub use family::{Counters, Histograms, Label, Words};
+pub use http::HttpMetrics;
+pub use labels::{IngestOutcome, NotStored, TokenKind, Verification};
+pub use metrics::{
+    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
+    Metrics, SnapshotMetrics, StoreMetrics,
+};
+pub use pings::{PingLabels, PingMetrics};

@@ -6,9 +6,15 @@
 )]
 
 mod admin_sessions;
+mod blob;
+mod blob_contract;
 mod bundle;
+mod bundle_cli;
+mod config;
 mod db;
+mod engine;
 mod layering;
 mod support;
+mod telemetry;
 mod wire;
 mod wire_reports;

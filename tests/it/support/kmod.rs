@@ -13,42 +13,42 @@ use std::sync::OnceLock;
 
 /// A signing key and its certificate, as PEM files.
 #[derive(Debug, Clone)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// The private key.
-    pub key: PathBuf,
+    pub(crate) key: PathBuf,
     /// The self-signed certificate.
-    pub cert: PathBuf,
+    pub(crate) cert: PathBuf,
 }
 
 impl Keys {
     /// The private key's content.
-    pub fn key_pem(&self) -> Vec<u8> {
+    pub(crate) fn key_pem(&self) -> Vec<u8> {
         fs::read(&self.key).unwrap()
     }
 
     /// The certificate's content.
-    pub fn cert_pem(&self) -> Vec<u8> {
+    pub(crate) fn cert_pem(&self) -> Vec<u8> {
         fs::read(&self.cert).unwrap()
     }
 
     /// How a bundle is to be signed with them.
-    pub fn sign(&self, ko: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, ko: &[u8]) -> Vec<u8> {
         livepatch_onprem::bundle::sign(ko, &self.key_pem(), &self.cert_pem()).unwrap()
     }
 }
 
 /// The key that the tests' servers trust: RSA of 4096 bits, as Canonical's.
-pub fn keys() -> Keys {
+pub(crate) fn keys() -> Keys {
     made_keys("trusted", "4096")
 }
 
 /// A key that nobody trusts.
-pub fn other_keys() -> Keys {
+pub(crate) fn other_keys() -> Keys {
     made_keys("other", "2048")
 }
 
 /// The kernel that the modules are for: the newest one whose headers are installed here.
-pub fn kernel() -> KernelVersion {
+pub(crate) fn kernel() -> KernelVersion {
     static KERNEL: OnceLock<KernelVersion> = OnceLock::new();
     KERNEL
         .get_or_init(|| {
@@ -61,7 +61,7 @@ pub fn kernel() -> KernelVersion {
 }
 
 /// The name of the bundle of one patch version for [`kernel`].
-pub fn bundle_name(version: &str) -> BundleName {
+pub(crate) fn bundle_name(version: &str) -> BundleName {
     BundleName {
         kernel: kernel(),
         version: version.parse().unwrap(),
@@ -70,7 +70,7 @@ pub fn bundle_name(version: &str) -> BundleName {
 }
 
 /// An unsigned module of that patch, which makes `/proc/cmdline` show `text`.
-pub fn module(version: &str, text: &str) -> PathBuf {
+pub(crate) fn module(version: &str, text: &str) -> PathBuf {
     let name = bundle_name(version);
     let module = name.kernel.module_name(name.version.major);
     let release = name.kernel.release();
@@ -81,7 +81,7 @@ pub fn module(version: &str, text: &str) -> PathBuf {
 }
 
 /// A bundle of that patch under its proper file name, signed with [`keys`]. It fixes `CVE-2024-1086`.
-pub fn real_bundle(version: &str, text: &str) -> PathBuf {
+pub(crate) fn real_bundle(version: &str, text: &str) -> PathBuf {
     let keys = keys();
     let signing = Signing::With {
         key_pem: &keys.key_pem(),
@@ -91,7 +91,7 @@ pub fn real_bundle(version: &str, text: &str) -> PathBuf {
 }
 
 /// As [`real_bundle`], but signed with [`other_keys`].
-pub fn foreign_bundle(version: &str, text: &str) -> PathBuf {
+pub(crate) fn foreign_bundle(version: &str, text: &str) -> PathBuf {
     let keys = other_keys();
     let signing = Signing::With {
         key_pem: &keys.key_pem(),
@@ -101,7 +101,7 @@ pub fn foreign_bundle(version: &str, text: &str) -> PathBuf {
 }
 
 /// As [`real_bundle`], but without a signature.
-pub fn unsigned_bundle(version: &str, text: &str) -> PathBuf {
+pub(crate) fn unsigned_bundle(version: &str, text: &str) -> PathBuf {
     packed(version, text, Signing::None, "unsigned")
 }
 
@@ -147,7 +147,7 @@ fn made_keys(who: &str, bits: &str) -> Keys {
 }
 
 /// The kernel's own signing tool, as the distribution packages it.
-pub fn sign_file() -> PathBuf {
+pub(crate) fn sign_file() -> PathBuf {
     let mut found: Vec<PathBuf> = fs::read_dir("/usr/lib")
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -175,7 +175,7 @@ fn source_dir() -> PathBuf {
 }
 
 /// Runs a command, fails with what it said, gives its output.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),

@@ -3,3 +3,4 @@
 pub mod admin;
 pub mod db;
 pub mod kmod;
+pub mod s3;

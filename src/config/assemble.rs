@@ -1,0 +1,185 @@
+//! Builds the typed configuration from the values of the keys.
+
+use super::error::{ConfigError, ErrorKind};
+use super::load::Values;
+use super::model::{
+    Auth, BasicUser, CheckIn, Config, Database, Ingest, LogFormat, MachineReports, PatchCache,
+    PatchStorage, PatchTrust, S3, Server, StorageKind, TrustPolicy,
+};
+use super::value::{Value, split};
+use crate::domain::Secret;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Typed reading of values by name.
+struct Reader<'a>(&'a Values);
+
+impl Reader<'_> {
+    fn value(&self, name: &str) -> &Value {
+        &self.0.get(name).value
+    }
+    fn flag(&self, name: &str) -> bool {
+        self.value(name).as_bool()
+    }
+    fn long(&self, name: &str) -> u64 {
+        self.value(name).as_int()
+    }
+    /// Integers are bounded by their kind; a size that is larger is held at the bound.
+    fn int(&self, name: &str) -> u32 {
+        u32::try_from(self.long(name)).unwrap_or(u32::MAX)
+    }
+    fn duration(&self, name: &str) -> Duration {
+        self.value(name).as_duration()
+    }
+    fn text(&self, name: &str) -> String {
+        self.value(name).as_text().to_owned()
+    }
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).as_path()
+    }
+    fn secret(&self, name: &str) -> Secret {
+        self.value(name).as_secret()
+    }
+}
+
+/// Builds the configuration; what does not parse further is added to `errors` and left out.
+pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config {
+    let read = Reader(values);
+    Config {
+        server: Server {
+            address: match read.value("server.server-address") {
+                Value::Address(address) => *address,
+                _ => SocketAddr::from(([127, 0, 0, 1], 8080)),
+            },
+            url_template: read.text("server.url-template"),
+            redirect_downloads: read.flag("server.redirect-downloads"),
+            log_level: read.text("server.log-level"),
+            log_format: match read.value("server.log-format").as_text() {
+                "text" => LogFormat::Text,
+                _ => LogFormat::Json,
+            },
+            concurrency_limit: read.int("server.concurrency-limit"),
+            burst_limit: read.int("server.burst-limit"),
+            header_timeout: read.duration("server.header-timeout"),
+            body_timeout: read.duration("server.body-timeout"),
+            idle_timeout: read.duration("server.idle-timeout"),
+            shutdown_grace: read.duration("server.shutdown-grace"),
+            max_connections: read.int("server.max-connections"),
+        },
+        database: Database {
+            connection_string: read.secret("database.connection-string"),
+            pool_max: read.int("database.connection-pool-max"),
+            connection_lifetime_max: read.duration("database.connection-lifetime-max"),
+            work_mem: match read.value("database.work_mem") {
+                Value::Unset => None,
+                _ => Some(read.int("database.work_mem")),
+            },
+            ca: read.path("database.ca"),
+        },
+        patch_storage: PatchStorage {
+            kind: match read.value("patch-storage.type").as_text() {
+                "s3" => StorageKind::S3,
+                "postgres" => StorageKind::Postgres,
+                _ => StorageKind::Filesystem,
+            },
+            filesystem_path: read
+                .path("patch-storage.filesystem-path")
+                .unwrap_or_default(),
+            s3: S3 {
+                bucket: read.text("patch-storage.s3-bucket"),
+                endpoint: read.text("patch-storage.s3-endpoint"),
+                region: read.text("patch-storage.s3-region"),
+                access_key: read.secret("patch-storage.s3-access-key"),
+                secret_key: read.secret("patch-storage.s3-secret-key"),
+                secure: read.flag("patch-storage.s3-secure"),
+                ca: read.path("patch-storage.s3-ca"),
+                path_style: read.flag("patch-storage.s3-path-style"),
+                presign: read.duration("patch-storage.s3-presign"),
+                timeout: read.duration("patch-storage.s3-timeout"),
+            },
+            postgres_connection_string: read.secret("patch-storage.postgres-connection-string"),
+        },
+        patch_cache: PatchCache {
+            enabled: read.flag("patch-cache.enabled"),
+            size: read.long("patch-cache.cache-size"),
+            ttl: read.duration("patch-cache.cache-ttl"),
+            max_bytes: read.long("patch-cache.max-bytes"),
+        },
+        patch_trust: PatchTrust {
+            policy: match read.value("patch-trust.policy").as_text() {
+                "warn" => TrustPolicy::Warn,
+                "off" => TrustPolicy::Off,
+                _ => TrustPolicy::Require,
+            },
+            certificates: read
+                .value("patch-trust.certificates")
+                .as_list()
+                .iter()
+                .map(PathBuf::from)
+                .collect(),
+        },
+        ingest: Ingest {
+            max_bundle_bytes: read.long("ingest.max-bundle-bytes"),
+            max_unpacked_bytes: read.long("ingest.max-unpacked-bytes"),
+            max_entries: read.int("ingest.max-entries"),
+            parallelism: read.int("ingest.parallelism"),
+            spool_directory: read.path("ingest.spool-directory"),
+        },
+        machine_reports: MachineReports {
+            enabled: read.flag("machine-reports.database.enabled"),
+            retention_days: read.int("machine-reports.database.retention-days"),
+            cleanup_interval: read.duration("machine-reports.database.cleanup-interval"),
+        },
+        auth: Auth {
+            basic_enabled: read.flag("auth.basic.enabled"),
+            basic_users: users(values, errors),
+            session_idle: read.duration("auth.session.idle"),
+            session_lifetime: read.duration("auth.session.lifetime"),
+            machine_token_key: read.secret("auth.machine-token-key"),
+        },
+        check_in: CheckIn {
+            interval: read.duration("check-in.interval"),
+            queue: read.int("check-in.queue"),
+        },
+    }
+}
+
+fn users(values: &Values, errors: &mut Vec<ConfigError>) -> Vec<BasicUser> {
+    const KEY: &str = "auth.basic.users";
+    let given = values.get(KEY);
+    let text = given.value.as_secret();
+    let mut users: Vec<BasicUser> = Vec::new();
+    for (at, part) in split(text.expose()).enumerate() {
+        // The hash, and what may be a password given in its place, stay out of the message.
+        let problem = match part.split_once(':') {
+            None => Some("expected name:bcrypt-hash, as `htpasswd -nB NAME` prints it".to_owned()),
+            Some(("", _)) => Some("the name is empty".to_owned()),
+            Some((name, _)) if users.iter().any(|user| user.name == name) => {
+                Some(format!("{name} is given twice"))
+            }
+            Some((name, hash)) if !is_bcrypt(hash) => Some(format!(
+                "what follows {name}: is not a bcrypt hash; make one with `htpasswd -nB {name}`"
+            )),
+            Some((name, hash)) => {
+                users.push(BasicUser {
+                    name: name.to_owned(),
+                    hash: Secret::new(hash),
+                });
+                None
+            }
+        };
+        if let Some(problem) = problem {
+            let message = format!("user {}: {problem}", at + 1);
+            errors.push(ConfigError::new(ErrorKind::WrongType, KEY, message).at(&given.source));
+        }
+    }
+    users
+}
+
+fn is_bcrypt(text: &str) -> bool {
+    text.len() == 60
+        && text
+            .parse::<bcrypt::HashParts>()
+            .is_ok_and(|parts| (4..=31).contains(&parts.get_cost()))
+}

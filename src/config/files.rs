@@ -1,0 +1,66 @@
+//! Looks at the files a configuration names, for `config check`. What uses them reports on them again at start.
+
+use super::error::{ConfigError, ErrorKind};
+use super::model::{Config, StorageKind};
+use std::io::Read;
+use std::path::Path;
+
+/// The largest certificate file, in bytes.
+const MAX_CERTIFICATES: u64 = 1 << 20;
+
+/// Every file or folder that is named and cannot be used.
+pub fn check_files(config: &Config) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    let mut note = |key: &str, path: &Path, problem: Option<String>| {
+        if let Some(problem) = problem {
+            let message = format!("{}: {problem}", path.display());
+            errors.push(ConfigError::new(ErrorKind::File, key, message));
+        }
+    };
+    for path in &config.patch_trust.certificates {
+        note("patch-trust.certificates", path, certificates(path));
+    }
+    if let Some(path) = &config.database.ca {
+        note("database.ca", path, certificates(path));
+    }
+    if let Some(path) = &config.patch_storage.s3.ca {
+        note("patch-storage.s3-ca", path, certificates(path));
+    }
+    if let Some(path) = &config.ingest.spool_directory {
+        note("ingest.spool-directory", path, folder(path));
+    }
+    if config.patch_storage.kind == StorageKind::Filesystem {
+        let path = &config.patch_storage.filesystem_path;
+        // The server makes the folder itself; something else in its place is in the way.
+        if path.exists() {
+            note("patch-storage.filesystem-path", path, folder(path));
+        }
+    }
+    errors
+}
+
+fn folder(path: &Path) -> Option<String> {
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some("is not a folder".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn certificates(path: &Path) -> Option<String> {
+    let mut bytes = Vec::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_CERTIFICATES + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Some(format!("cannot be read: {error}"));
+    }
+    if bytes.len() as u64 > MAX_CERTIFICATES {
+        return Some(format!("is larger than {MAX_CERTIFICATES} bytes"));
+    }
+    let pem = openssl::x509::X509::stack_from_pem(&bytes).is_ok_and(|found| !found.is_empty());
+    if pem || openssl::x509::X509::from_der(&bytes).is_ok() {
+        None
+    } else {
+        Some("holds no certificate in PEM or DER form".to_owned())
+    }
+}

@@ -1,0 +1,31 @@
+//! Our own keys. Their defaults are also those of the types in `model.rs`; a test compares the two.
+
+use super::Kind::{Bool, Bytes, Choice, Duration, Int, Path, Paths, Secret};
+use super::Status::Used;
+
+super::keys! { Ours;
+    "auth.machine-token-key" Secret, "", Used, "Key of the machine tokens' authentication codes, at least 32 bytes in hexadecimal; not given: made once and kept in the database.";
+    "auth.session.idle" Duration, "1h", Used, "A session of an administrator that is unused for this long ends.";
+    "auth.session.lifetime" Duration, "12h", Used, "A session of an administrator ends at this age, used or not.";
+    "check-in.interval" Duration, "1h", Used, "How often clients are told to check in; whole minutes.";
+    "check-in.queue" Int, "20000", Used, "Check-ins that may wait for the database; beyond that clients are asked to try again later.";
+    "database.ca" Path, "", Used, "PEM file of the authority that signed the database's certificate.";
+    "ingest.max-bundle-bytes" Bytes, "64MiB", Used, "The largest tarball that is taken in, compressed.";
+    "ingest.max-entries" Int, "256", Used, "The most entries a tarball may have.";
+    "ingest.max-unpacked-bytes" Bytes, "256MiB", Used, "The largest sum of a tarball's entries.";
+    "ingest.parallelism" Int, "4", Used, "Bundles that are worked on at once.";
+    "ingest.spool-directory" Path, "", Used, "Where a bundle is kept while it is received; not given: the system's temporary directory.";
+    "patch-cache.max-bytes" Bytes, "64MiB", Used, "Bytes of payloads kept in memory at most.";
+    "patch-storage.s3-ca" Path, "", Used, "PEM file of the authority that signed the S3 endpoint's certificate.";
+    "patch-storage.s3-path-style" Bool, "true", Used, "Address the bucket in the path instead of in the host name.";
+    "patch-storage.s3-presign" Duration, "0s", Used, "Answer downloads with a redirect to the bucket that is signed and valid for this long; 0s: never.";
+    "patch-storage.s3-timeout" Duration, "30s", Used, "How long one request to the bucket may take.";
+    "patch-trust.certificates" Paths, "", Used, "PEM or DER files with the certificates whose module signatures are trusted.";
+    "patch-trust.policy" Choice(&["require", "warn", "off"]), "require", Used, "What is asked of a module's signature before its payload may be served.";
+    "server.body-timeout" Duration, "2m", Used, "How long a client may take to send the body of a request.";
+    "server.header-timeout" Duration, "10s", Used, "How long a client may take to send the head of a request.";
+    "server.idle-timeout" Duration, "2m", Used, "How long a kept-alive connection may stay silent.";
+    "server.log-format" Choice(&["json", "text"]), "json", Used, "One JSON object a line, or text for people.";
+    "server.max-connections" Int, "20000", Used, "Open connections in all.";
+    "server.shutdown-grace" Duration, "30s", Used, "How long running requests may take after a signal to stop.";
+}

@@ -1,0 +1,165 @@
+//! Durations of HTTP requests by route template, method and status code.
+//!
+//! Route templates are a closed set, but one that only the router knows: the first request of a route makes its
+//! handles, every later one finds them without allocating. Beyond a bound, which a mistake could reach by passing paths
+//! instead of templates, routes count as `other`.
+
+use super::family::{OTHER, histograms};
+use prometheus::{Histogram, HistogramVec, Registry};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", OTHER,
+];
+const CODES: [(u16, &str); 22] = [
+    (200, "200"),
+    (201, "201"),
+    (202, "202"),
+    (204, "204"),
+    (206, "206"),
+    (302, "302"),
+    (304, "304"),
+    (307, "307"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (412, "412"),
+    (413, "413"),
+    (416, "416"),
+    (422, "422"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+];
+const MAX_ROUTES: usize = 512;
+
+/// `livepatch_server_http_request_duration_seconds`.
+#[derive(Debug)]
+pub struct HttpMetrics {
+    family: HistogramVec,
+    routes: RwLock<HashMap<String, Arc<Route>>>,
+    other: Arc<Route>,
+}
+
+/// The handles of one route; the last code stands for all that are not in `CODES`.
+#[derive(Debug)]
+struct Route {
+    handler: String,
+    handles: [[OnceLock<Histogram>; CODES.len() + 1]; METHODS.len()],
+}
+
+impl Route {
+    fn new(handler: &str) -> Self {
+        Self {
+            handler: handler.to_owned(),
+            handles: Default::default(),
+        }
+    }
+}
+
+impl HttpMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self {
+            family: histograms(
+                registry,
+                "livepatch_server_http_request_duration_seconds",
+                "How long requests took, by route, method and status code.",
+                &["handler", "method", "code"],
+            ),
+            routes: RwLock::default(),
+            other: Arc::new(Route::new(OTHER)),
+        }
+    }
+
+    /// Takes the duration of a request that was answered. `template` is the route as the router matched it, e.g.
+    /// `/v1/client/{id}/updates`; `None` when no route matched.
+    pub fn observe(&self, template: Option<&str>, method: &str, code: u16, seconds: f64) {
+        let route = template.map_or_else(|| self.other.clone(), |template| self.route(template));
+        let method = METHODS
+            .iter()
+            .position(|known| *known == method)
+            .unwrap_or(METHODS.len() - 1);
+        let code = CODES
+            .iter()
+            .position(|(known, _)| *known == code)
+            .unwrap_or(CODES.len());
+        let word = CODES.get(code).map_or(OTHER, |(_, word)| word);
+        route.handles[method][code]
+            .get_or_init(|| {
+                self.family
+                    .with_label_values(&[route.handler.as_str(), METHODS[method], word])
+            })
+            .observe(seconds);
+    }
+
+    fn route(&self, template: &str) -> Arc<Route> {
+        let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(route) = routes.get(template) {
+            return route.clone();
+        }
+        drop(routes);
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        if routes.len() >= MAX_ROUTES {
+            return self.other.clone();
+        }
+        let new = || Arc::new(Route::new(&handler(template)));
+        routes
+            .entry(template.to_owned())
+            .or_insert_with(new)
+            .clone()
+    }
+}
+
+/// A route template in the form that published dashboards use: `/v1/client/{id}/updates` as `/v1/client/:id/updates`.
+fn handler(template: &str) -> String {
+    let mut out = String::with_capacity(template.len());
+    for c in template.chars() {
+        match c {
+            '{' => out.push(':'),
+            '}' | '*' => {}
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_templates_and_bounded() {
+        assert_eq!(handler("/v1/client/{id}/updates"), "/v1/client/:id/updates");
+        assert_eq!(handler("/files/{*path}"), "/files/:path");
+
+        let registry = Registry::new();
+        let metrics = HttpMetrics::new(&registry);
+        metrics.observe(Some("/v1/x/{id}"), "GET", 200, 0.1);
+        metrics.observe(Some("/v1/x/{id}"), "GET", 200, 0.1);
+        metrics.observe(Some("/v1/x/{id}"), "BREW", 418, 0.1);
+        for i in 0..2 * MAX_ROUTES {
+            metrics.observe(Some(&format!("/{i}")), "GET", 200, 0.1);
+        }
+        metrics.observe(None, "GET", 404, 0.1);
+        let text = prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap();
+        let count = |labels: &str| {
+            text.lines()
+                .find(|line| line.contains("_count{") && line.contains(labels))
+        };
+        assert!(
+            count(r#"code="200",handler="/v1/x/:id",method="GET"} 2"#).is_some(),
+            "{text}"
+        );
+        assert!(count(r#"code="other",handler="/v1/x/:id",method="other"} 1"#).is_some());
+        assert!(count(r#"code="404",handler="other",method="GET"} 1"#).is_some());
+        let series = text.lines().filter(|line| line.contains("_count{")).count();
+        assert_eq!(series, MAX_ROUTES + 3);
+    }
+}

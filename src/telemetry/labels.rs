@@ -1,0 +1,63 @@
+//! The closed sets of label values that are defined here and nowhere else.
+
+use super::family::labels;
+
+labels! {
+    /// What a request showed to say who it is.
+    TokenKind {
+        /// An auth token, at registration.
+        Auth => "auth-token",
+        /// A machine token.
+        Machine => "machine-token",
+        /// A resource token of Ubuntu Pro.
+        Resource => "resource-token",
+        /// A session of an administrator.
+        Session => "session",
+        /// A name and a password.
+        Password => "password",
+        /// A sync token of another server.
+        Sync => "sync-token",
+        /// Nothing, or nothing that is known.
+        None => "none",
+    }
+}
+
+labels! {
+    /// Why a check-in was answered but not stored.
+    NotStored {
+        /// Too many were waiting.
+        QueueFull => "queue-full",
+        /// The database refused or could not be reached.
+        Database => "database",
+        /// The server was stopping.
+        Shutdown => "shutdown",
+    }
+}
+
+labels! {
+    /// What became of a bundle that was brought in.
+    IngestOutcome {
+        /// It is in the catalog.
+        Stored => "stored",
+        /// It was in the catalog already.
+        AlreadyThere => "already-there",
+        /// It was set aside, with its reason.
+        Quarantined => "quarantined",
+        /// It was not a bundle at all, or over a limit.
+        Refused => "refused",
+        /// The store or the database failed; trying again is right.
+        Failed => "failed",
+    }
+}
+
+labels! {
+    /// What did not verify.
+    Verification {
+        /// A module's signature.
+        Signature => "signature",
+        /// A bundle's name against its content.
+        Content => "content",
+        /// An object of the store against its hash.
+        Object => "object",
+    }
+}
