@@ -4,6 +4,7 @@
 //! Functions take anything that can run a statement ([`Run`]): a connection or a transaction. Every mutation ends
 //! with [`audit::append`] in its own transaction.
 
+pub mod admins;
 pub mod audit;
 pub mod catalog;
 pub mod connect;
@@ -15,6 +16,7 @@ pub mod patches;
 pub mod payloads;
 pub mod quarantine;
 mod run;
+pub mod sessions;
 pub mod tiers;
 pub mod tokens;
 pub mod words;
@@ -35,6 +37,7 @@ pub(crate) use statements;
 /// Every statement of every module.
 pub fn all_statements() -> Vec<&'static Sql> {
     [
+        admins::ALL,
         audit::ALL,
         catalog::ALL,
         jobs::ALL,
@@ -42,6 +45,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         patches::ALL,
         payloads::ALL,
         quarantine::ALL,
+        sessions::ALL,
         tiers::ALL,
         tokens::ALL,
         words::ALL,

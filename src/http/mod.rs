@@ -1,1 +1,4 @@
-//! The HTTP surface: extract, one service call, wire type out.
+//! HTTP: routers, extractors and one file per surface. Handlers call one service each and hold no SQL and no rules.
+
+pub mod admin;
+pub mod error;

@@ -5,6 +5,7 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod admin_sessions;
 mod blob;
 mod blob_contract;
 mod bundle;

@@ -1,5 +1,6 @@
 //! What the integration tests share.
 
+pub mod admin;
 pub mod db;
 pub mod kmod;
 pub mod s3;
