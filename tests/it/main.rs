@@ -13,6 +13,7 @@ mod bundle_cli;
 mod config;
 mod db;
 mod engine;
+mod ingest;
 mod layering;
 mod support;
 mod telemetry;

@@ -2,5 +2,6 @@
 
 pub mod admin;
 pub mod db;
+pub mod intake;
 pub mod kmod;
 pub mod s3;
