@@ -1,7 +1,8 @@
 //! The HTTP surface: extract, one service call, wire type out. No SQL and no business rule belongs here.
 
+pub mod admin;
 mod client;
-mod error;
+pub mod error;
 mod governor;
 mod legacy;
 mod machine;
