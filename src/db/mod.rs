@@ -6,11 +6,15 @@
 
 pub mod admins;
 pub mod audit;
+pub mod auth_tokens;
+pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod fleet;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod reports;
 mod run;
 pub mod sessions;
 pub mod tokens;
@@ -34,8 +38,12 @@ pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
         audit::ALL,
+        auth_tokens::ALL,
+        captures::ALL,
         catalog::ALL,
+        fleet::ALL,
         machines::ALL,
+        reports::ALL,
         sessions::ALL,
         tokens::ALL,
         words::ALL,

@@ -1,5 +1,6 @@
 //! What every service works with, made once at start.
 
+use super::captures::Captures;
 use super::snapshots::Snapshots;
 use crate::config::Config;
 use crate::db::Db;
@@ -13,4 +14,6 @@ pub struct Core {
     pub db: Db,
     /// Current snapshot.
     pub snapshots: Snapshots,
+    /// Captures that record now.
+    pub captures: Captures,
 }

@@ -3,12 +3,21 @@
 //! [`Core`] is what every service works with. A service that changes something does so in one transaction that ends
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
+pub mod admins;
+pub mod audit;
 pub mod auth;
+pub mod auth_tokens;
+pub mod captures;
 mod core;
 mod error;
+pub mod explain;
+pub mod fleet;
+pub mod masking;
 pub mod paging;
 pub mod passwords;
+pub mod reports;
 mod snapshots;
+pub mod text;
 
 pub use core::Core;
 pub use error::ServiceError;

@@ -1,6 +1,6 @@
 //! The router of the admin API and its OpenAPI document.
 
-use super::sessions;
+use super::{admins, audit, captures, machines, reports, sessions, tokens};
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
 use crate::wire::Problem;
@@ -27,7 +27,14 @@ const DOCUMENT: &str = "/v1/openapi.json";
 
 /// Every operation, below [`BASE`].
 fn operations() -> OpenApiRouter<Arc<Core>> {
-    OpenApiRouter::default().merge(sessions::routes())
+    OpenApiRouter::default()
+        .merge(sessions::routes())
+        .merge(admins::routes())
+        .merge(tokens::routes())
+        .merge(machines::routes())
+        .merge(reports::routes())
+        .merge(audit::routes())
+        .merge(captures::routes())
 }
 
 /// The admin API with its errors as problems, and the document that describes it.

@@ -3,8 +3,14 @@
 //! A handler extracts, calls one service and gives a wire type out. Every route is made with `routes!`, so that it
 //! stands in the document; a test walks the document and tries each operation.
 
+mod admins;
 mod api;
+mod audit;
+mod captures;
 pub mod extract;
+mod machines;
+mod reports;
 mod sessions;
+mod tokens;
 
 pub use api::{openapi, routes};

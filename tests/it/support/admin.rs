@@ -12,6 +12,7 @@ use livepatch_onprem::domain::token::{SESSION_PREFIX, random_token, token_hash};
 use livepatch_onprem::domain::{Role, Secret, TierName};
 use livepatch_onprem::http::admin::routes;
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
+use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -109,6 +110,7 @@ impl TestAdmin {
         }
         let core = Core {
             config,
+            captures: Captures::load(&db).await.unwrap(),
             snapshots: Snapshots::load(db.clone(), Arc::new(|_, _| {}))
                 .await
                 .unwrap(),
