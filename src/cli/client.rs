@@ -298,7 +298,10 @@ impl Client {
                 why: format!("timed out ({why}); --timeout sets how long to wait"),
             };
         }
-        if why.contains("certificate verify failed") {
+        if let Some((_, rest)) = why.split_once("certificate verify failed") {
+            // OpenSSL names its source files first and the reason in brackets after them.
+            let reason = rest.split_once('(').and_then(|(_, r)| r.split_once(')'));
+            let why = reason.map_or(why.clone(), |(reason, _)| reason.to_owned());
             return CliError::Untrusted { url, why };
         }
         CliError::Unreachable { url, why }
