@@ -270,13 +270,14 @@ impl Show for PromoteOutcome {
         }
         let payloads = count(self.payloads, "payload", "payloads");
         let machines = count(self.machines, "machine", "machines");
+        let download = bytes(self.bytes);
         let sentence = if self.dry_run {
             format!(
-                "Nothing was changed. It would make {payloads} available; {machines} would be offered another patch."
+                "Nothing was changed. It would make {payloads} available; {machines} would be offered another patch, {download} to download in all."
             )
         } else {
             format!(
-                "{payloads} became available; {machines} will be offered another patch at the next check."
+                "{payloads} became available; {machines} will be offered another patch at the next check, {download} to download in all."
             )
         };
         blocks([rows(&self.patches, view), sentence, gaps])
