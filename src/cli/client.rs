@@ -239,10 +239,19 @@ impl Client {
         })
     }
 
-    /// Sends, and returns the status whatever it is, for requests whose answer has no body.
-    pub async fn status(&self, request: RequestBuilder) -> Result<StatusCode, CliError> {
-        let (_, response) = self.execute(request).await?;
-        Ok(response.status())
+    /// Sends a request whose answer has no body, and says whether what it asks for is there.
+    pub async fn exists(&self, request: RequestBuilder) -> Result<bool, CliError> {
+        let (what, response) = self.execute(request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            status => Err(CliError::Problem(Box::new(problem(
+                status,
+                false,
+                &[],
+                &what,
+            )))),
+        }
     }
 
     async fn execute(&self, request: RequestBuilder) -> Result<(String, Response), CliError> {

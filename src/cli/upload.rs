@@ -218,7 +218,7 @@ async fn send(client: &Client, bars: &Bars, path: &Path) -> Result<IngestOutcome
     let head = client
         .request(Method::HEAD, &["payloads", name])?
         .query(&PayloadHeadQuery { sha256 });
-    if client.status(head).await?.is_success() {
+    if client.exists(head).await? {
         bars.all.inc(size);
         return Ok(IngestOutcome {
             filename: name.to_owned(),

@@ -438,6 +438,17 @@ fn an_upload_skips_what_is_there_and_tells_of_quarantine() {
 }
 
 #[test]
+fn an_upload_without_a_session_sends_no_file() {
+    let scene = Scene::new(|_, _| StatusCode::UNAUTHORIZED.into_response());
+    let file = scene.dir.path().join("one.tar.bz2");
+    std::fs::write(&file, "content").unwrap();
+    let output = scene.run(&["patch", "upload", file.to_str().unwrap()]);
+    assert_eq!(code(&output), 3, "{}", err(&output));
+    assert!(err(&output).contains("next: log in"), "{}", err(&output));
+    assert!(scene.lines().iter().all(|l| l.starts_with("HEAD ")));
+}
+
+#[test]
 fn a_job_is_followed_to_its_end() {
     let scene = Scene::new(|line, _| {
         let job = fixture("job.json");
