@@ -1,5 +1,6 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
+<<<<<<< HEAD
 #![expect(
     unreachable_pub,
     reason = "a test binary has no outside; `pub` marks what other test files use"
@@ -23,6 +24,11 @@ mod db;
 mod engine;
 mod http_limits;
 mod ingest;
+=======
+mod cli;
+mod cli_http;
+mod cli_output;
+>>>>>>> cli
 mod layering;
 mod support;
 mod telemetry;
