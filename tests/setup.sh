@@ -51,11 +51,12 @@ as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n -- "$@"; fi
 }
 
+readonly LOG=$root/target/setup.log
 apt() {
   # dpkg may be busy with the machine's own updates: wait for it. Mirrors fail now and then: try again.
   as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -qq \
-    -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 -o APT::Get::Assume-Yes=true \
-    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null
+    -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 -o APT::Get::Assume-Yes=true \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null >>"$LOG" 2>&1
 }
 
 # The server package makes and starts a cluster of its own unless told not to. It is told so only while it is installed.
@@ -66,6 +67,7 @@ without_cluster() {
   echo 'create_main_cluster = false' | as_root tee "$NO_CLUSTER" >/dev/null
   "$@" || status=$?
   as_root rm -f "$NO_CLUSTER"
+  as_root rmdir --ignore-fail-on-non-empty "${NO_CLUSTER%/*}"
   return "$status"
 }
 
@@ -77,13 +79,16 @@ install_packages() {
     sudo apt-get install --no-install-recommends ${packages[*]}"
   fi
   say "installing ${packages[*]}"
+  mkdir -p "${LOG%/*}"
+  : >"$LOG"
   for try in 1 2 3; do
     # A source of other software that cannot be reached is not our business: what counts is whether the install works.
     apt update || say "apt-get update had trouble; going on with what it got"
     if without_cluster apt install --no-install-recommends "${packages[@]}"; then return; fi
     say "apt-get install failed (try $try of 3)"
   done
-  fail "these packages could not be installed, see above: ${packages[*]}"
+  tail -n 30 "$LOG" >&2
+  fail "these packages could not be installed: ${packages[*]} (all that was said: $LOG)"
 }
 
 # --- Tools of our own, under target/tools -----------------------------------------------------------------------------
