@@ -2,6 +2,7 @@
 //!
 //! Everything here is decided from the configuration alone; what lies on disk is looked at in `files.rs`.
 
+use super::connection::{self, Connection};
 use super::error::{ConfigError, ErrorKind, Notice, NoticeLevel};
 use super::load::Values;
 use super::model::{Config, StorageKind, TrustPolicy};
@@ -108,11 +109,11 @@ fn database(config: &Config, checker: &mut Checker<'_>) {
     } else if let Some(parsed) =
         connection(CONNECTION, database.connection_string.expose(), checker)
         && database.ca.is_some()
-        && parsed.get_ssl_mode() == tokio_postgres::config::SslMode::Disable
+        && parsed.without_tls()
     {
         checker.wrong(
             "database.ca",
-            "the connection string says sslmode=disable, so no certificate would be checked; use sslmode=require, or leave database.ca out",
+            "the connection string says sslmode=disable, so no certificate would be checked; use sslmode=verify-full, or leave database.ca out",
         );
     }
     let none = "no query could be made";
@@ -145,36 +146,21 @@ fn database(config: &Config, checker: &mut Checker<'_>) {
     }
 }
 
-/// Parses a connection string. The parser's own words are kept out: they may hold parts of a password.
-fn connection(
-    key: &'static str,
-    text: &str,
-    checker: &mut Checker<'_>,
-) -> Option<tokio_postgres::Config> {
-    match text.parse::<tokio_postgres::Config>() {
-        Ok(parsed) if parsed.get_hosts().is_empty() && parsed.get_hostaddrs().is_empty() => {
-            checker.wrong(
-                key,
-                "names no host; add one, e.g. host=/run/postgresql or host=db.example.com",
-            );
-            None
-        }
-        Ok(parsed) => Some(parsed),
-        Err(_) if text.contains("sslmode=verify-") => {
-            checker.wrong(
-                key,
-                "sslmode takes disable, prefer or require; with require and database.ca the certificate and the host name are verified",
-            );
-            None
-        }
-        Err(_) => {
-            checker.wrong(
-                key,
-                "cannot be read; expected postgresql://user:password@host:5432/name?sslmode=require, or host=... user=... password=... dbname=...; in a URL, percent-encode special characters of the password",
-            );
-            None
-        }
+/// Reads a connection string and complains where that fails.
+fn connection(key: &'static str, text: &str, checker: &mut Checker<'_>) -> Option<Connection> {
+    let parsed = connection::parse(text);
+    match &parsed {
+        Some(parsed) if parsed.names_a_host() => {}
+        Some(_) => checker.wrong(
+            key,
+            "names no host; add one, e.g. host=/run/postgresql or host=db.example.com",
+        ),
+        None => checker.wrong(
+            key,
+            "cannot be read; expected postgresql://user:password@host:5432/name?sslmode=verify-full, or host=... user=... password=... dbname=...; in a URL, percent-encode special characters of the password; sslmode is disable, prefer, require, verify-ca or verify-full",
+        ),
     }
+    parsed
 }
 
 fn storage(config: &Config, checker: &mut Checker<'_>) {

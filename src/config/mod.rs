@@ -6,6 +6,7 @@
 mod assemble;
 mod checks;
 mod collect;
+mod connection;
 mod downloads;
 mod error;
 mod files;

@@ -23,7 +23,7 @@ Keys can be nested, dotted or mixed:
 
 ```yaml
 database:
-  connection-string: postgresql://livepatch@db.example.com/livepatch?sslmode=require
+  connection-string: postgresql://livepatch@db.example.com/livepatch?sslmode=verify-full
 patch-storage.type: s3
 patch-storage:
   s3-bucket: livepatch

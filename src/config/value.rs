@@ -2,6 +2,7 @@
 //!
 //! An empty text stands for "not given", so that a variable that is set to nothing gives the default.
 
+use super::connection;
 use super::keys::{Key, Kind};
 use super::yaml::Raw;
 use crate::domain::Secret;
@@ -61,7 +62,9 @@ impl Value {
             Self::List(values) => values.clone().into(),
             Self::Address(value) => value.to_string().into(),
             Self::Url(value) => masked_url(value.expose()).into(),
-            Self::Connection(value) => masked_connection(value.expose()).into(),
+            Self::Connection(value) => connection::parse(value.expose())
+                .map_or_else(|| "***".to_owned(), |parsed| parsed.masked())
+                .into(),
             Self::Secret(_) => "***".into(),
             Self::Users(value) => split(value.expose())
                 .map(|user| {
@@ -94,39 +97,6 @@ fn masked_url(text: &str) -> String {
         url.scheme_str().unwrap_or_default(),
         url.path()
     )
-}
-
-/// What a connection string says of where it leads, built anew from its parts so that nothing else can slip through.
-fn masked_connection(text: &str) -> String {
-    let Ok(parsed) = text.parse::<tokio_postgres::Config>() else {
-        return "***".to_owned();
-    };
-    let mut parts = Vec::new();
-    let hosts: Vec<String> = parsed
-        .get_hosts()
-        .iter()
-        .map(|host| match host {
-            tokio_postgres::config::Host::Tcp(name) => name.clone(),
-            tokio_postgres::config::Host::Unix(path) => path.display().to_string(),
-        })
-        .collect();
-    let addresses: Vec<String> = parsed
-        .get_hostaddrs()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let ports: Vec<String> = parsed.get_ports().iter().map(ToString::to_string).collect();
-    for (name, values) in [("host", hosts), ("hostaddr", addresses), ("port", ports)] {
-        if !values.is_empty() {
-            parts.push(format!("{name}={}", values.join(",")));
-        }
-    }
-    parts.extend(parsed.get_user().map(|user| format!("user={user}")));
-    parts.extend(parsed.get_password().map(|_| "password=***".to_owned()));
-    parts.extend(parsed.get_dbname().map(|name| format!("dbname={name}")));
-    let mode = format!("{:?}", parsed.get_ssl_mode()).to_ascii_lowercase();
-    parts.push(format!("sslmode={mode}"));
-    parts.join(" ")
 }
 
 /// A duration as configuration takes it, e.g. `1h 30m`.

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod retention;
 mod run;
 pub mod tokens;
 pub mod words;
@@ -33,6 +34,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         audit::ALL,
         catalog::ALL,
         machines::ALL,
+        retention::ALL,
         tokens::ALL,
         words::ALL,
     ]

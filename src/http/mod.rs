@@ -1,1 +1,39 @@
-//! The HTTP surface: extract, one service call, wire type out.
+//! The HTTP surface: extract, one service call, wire type out. No SQL and no business rule belongs here.
+
+mod client;
+mod error;
+mod governor;
+mod legacy;
+mod machine;
+mod observe;
+mod ops;
+mod patches;
+pub mod serve;
+
+use crate::service::Core;
+use axum::Router;
+use axum::middleware;
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The router of all surfaces.
+pub fn router(core: Arc<Core>) -> Router {
+    let machines = Router::new()
+        .merge(client::routes())
+        .merge(legacy::routes())
+        .merge(patches::routes())
+        .layer(middleware::from_fn_with_state(
+            governor::Governor::new(&core),
+            governor::govern,
+        ));
+    Router::new()
+        .merge(machines)
+        .merge(ops::routes())
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(error::problems))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&core),
+            observe::observe,
+        ))
+        .with_state(core)
+}

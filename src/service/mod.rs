@@ -3,9 +3,17 @@
 //! [`Core`] is what every service works with. A service that changes something does so in one transaction that ends
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
+pub mod admins;
+pub mod captures;
+pub mod checkin;
+pub mod clients;
 mod core;
+pub mod delivery;
 mod error;
+pub mod health;
+pub mod ingest;
 mod snapshots;
+pub mod storage;
 
 pub use core::Core;
 pub use error::ServiceError;

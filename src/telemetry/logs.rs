@@ -74,10 +74,18 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
 /// # Errors
 /// When the level (or `RUST_LOG`) is wrong, or when it was called before.
 pub fn init(level: &str, format: LogFormat) -> Result<(), LogError> {
-    let environment = std::env::var("RUST_LOG")
-        .ok()
-        .filter(|text| !text.trim().is_empty());
-    let filter = parse_filter(environment.as_deref().unwrap_or(level))?;
+    let environment = std::env::var("RUST_LOG").ok();
+    let filter = match environment.filter(|text| !text.trim().is_empty()) {
+        // The message must lead to the variable, not to the configuration.
+        Some(text) => parse_filter(&text).map_err(|error| match error {
+            LogError::Filter { given, why } => LogError::Filter {
+                given: format!("RUST_LOG={given}"),
+                why,
+            },
+            LogError::Twice => LogError::Twice,
+        })?,
+        None => parse_filter(level)?,
+    };
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => registry.with(JsonLines::new(std::io::stderr)).try_init(),

@@ -306,10 +306,18 @@ fn files_that_are_not_mappings_are_refused() {
         ("just text", "expected a YAML mapping"),
         ("- a\n- b\n", "expected a YAML mapping"),
         ("? [a]\n: b\n", "plain word"),
+        (
+            "patch-sync.token: \"canary\nserver.log-level: info\n",
+            "/c.yaml:",
+        ),
+        ("patch-sync.token: canary: canary\n", "/c.yaml:1"),
+        ("patch-sync.token: !!int canary\n", "/c.yaml:1"),
+        ("patch-sync.token: {canary\n", "/c.yaml:"),
     ] {
         let text = errors(load(yaml, &[], &[]));
         assert!(text.contains(expected), "{yaml}: {text}");
         assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains("canary"), "{text}");
     }
 }
 
@@ -321,7 +329,7 @@ fn contradictions_are_refused_with_what_to_do() {
         "database.connection-string:",
         "database.connection-string: postgresql://u:canary@h:port/db",
         "database.connection-string: user=u password=canary dbname=x",
-        "database.connection-string: host=h sslmode=verify-full password=canary",
+        "database.connection-string: host=h sslmode=verify password=canary",
         "database.connection-string: host=h sslmode=disable\ndatabase.ca: /ca.pem",
         "database: {connection-pool-max: 0, connection-lifetime-max: 0s, work_mem: 0}",
         "patch-storage.type: s3",
@@ -485,4 +493,20 @@ fn errors_have_kinds_to_branch_on() {
             ErrorKind::Contradiction
         ]
     );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// Whatever stands in file and environment: an answer, no panic, and no error without a path and a message.
+    #[test]
+    fn any_input_gets_an_answer(yaml in "([a-z.*&:{}\\[\\],'\"# \n-]|server|log-level|: |true|5m){0,60}", at in 0..200usize, value in "\\PC{0,40}") {
+        let key = &keys::all()[at % keys::all().len()];
+        for result in [load(&yaml, &[(&key.variable(), &value)], &[]), load(&format!("{}: {value}\n{yaml}", key.name), &[], &[])] {
+            if let Err(errors) = result {
+                proptest::prop_assert!(!errors.is_empty());
+                proptest::prop_assert!(errors.iter().all(|error| !error.path.is_empty() && !error.message.is_empty()));
+            }
+        }
+    }
 }

@@ -6,14 +6,24 @@
 )]
 
 mod blob;
+mod blob_cache;
 mod blob_contract;
 mod bundle;
 mod bundle_cli;
 mod config;
 mod db;
 mod engine;
+mod blob_download;
+mod blob_filesystem;
+mod blob_postgres;
+mod blob_s3;
 mod layering;
 mod support;
 mod telemetry;
+mod client_apply;
+mod client_cli;
+mod client_flow;
+mod layering;
+mod support;
 mod wire;
 mod wire_reports;

@@ -1,6 +1,7 @@
 //! Metrics as a scrape sees them: the public names, our conventions, every known series at the start, no free text.
 
 use livepatch_onprem::rollout::Outcome;
+use livepatch_onprem::telemetry::logs::{self, LogError, LogFormat};
 use livepatch_onprem::telemetry::{
     IngestOutcome, Label, Metrics, NotStored, PingLabels, TokenKind, Verification,
 };
@@ -42,16 +43,19 @@ const PUBLIC: [(&str, &str); 16] = [
 
 /// Name to (kind, help).
 fn families(text: &str) -> BTreeMap<String, (String, String)> {
-    let mut found: BTreeMap<String, (String, String)> = BTreeMap::new();
-    for line in text.lines() {
-        if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|l| l.split_once(' ')) {
-            found.entry(name.to_owned()).or_default().1 = help.to_owned();
-        }
-        if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|l| l.split_once(' ')) {
-            found.entry(name.to_owned()).or_default().0 = kind.to_owned();
-        }
-    }
-    found
+    let after = |word: &str, name: &str| {
+        let lead = format!("# {word} {name} ");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&lead))
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let names = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next());
+    names
+        .map(|name| (name.to_owned(), (after("TYPE", name), after("HELP", name))))
+        .collect()
 }
 
 /// Uses what has no series before its first use.
@@ -225,4 +229,18 @@ fn counting_counts() {
             "{series} not in\n{text}"
         );
     }
+}
+
+#[test]
+fn logs_are_set_up_once_and_not_with_a_wrong_filter() {
+    let wrong = logs::init("inof", LogFormat::Json);
+    // An operator's RUST_LOG, when the tests run with one, overrides the level.
+    if std::env::var_os("RUST_LOG").is_none() {
+        assert!(matches!(wrong, Err(LogError::Filter { .. })), "{wrong:?}");
+        logs::init("off", LogFormat::Json).unwrap();
+    }
+    assert!(matches!(
+        logs::init("off", LogFormat::Text),
+        Err(LogError::Twice)
+    ));
 }

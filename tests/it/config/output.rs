@@ -6,13 +6,15 @@ use livepatch_onprem::server_cli::config::{ConfigArgs, execute};
 use std::fmt::Write as _;
 use std::path::Path;
 
+#[derive(clap::Parser)]
+#[command(name = "config")]
+struct Cli {
+    #[command(flatten)]
+    args: ConfigArgs,
+}
+
 /// Runs `livepatch-server config ...`: exit code, standard output, standard error.
 fn run(args: &[&str], env: &[(&str, &str)]) -> (u8, String, String) {
-    #[derive(clap::Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: ConfigArgs,
-    }
     let cli =
         <Cli as clap::Parser>::try_parse_from([&["config"], args].concat()).expect("arguments");
     let env = env
@@ -232,4 +234,15 @@ fn the_reference_page_is_current() {
         committed == page,
         "docs/reference/configuration.md is not what src/config/keys says; run `make docs` (UPDATE_DOCS=1) and commit it"
     );
+}
+
+#[test]
+fn help_says_what_each_command_does() {
+    let mut command = <Cli as clap::CommandFactory>::command().term_width(100);
+    let mut text = command.render_help().to_string();
+    for name in ["check", "show"] {
+        let sub = command.find_subcommand_mut(name).unwrap();
+        let _ = write!(text, "\n--- {name}\n{}", sub.render_help());
+    }
+    insta::assert_snapshot!("help", text);
 }
