@@ -4,11 +4,12 @@
 //! (written beside, synced, renamed), so that a crash leaves the old or the new one.
 
 use super::error::{Error, file};
+use crate::domain::Fix;
 use crate::domain::{
     Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion, Sha256,
     TierName,
 };
-use crate::wire::{Fix, Reason, Token};
+use crate::wire::{Reason, Token};
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};

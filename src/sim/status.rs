@@ -25,10 +25,10 @@ pub fn document(state: &ClientState, facts: &Facts) -> StatusDocument {
     let applied = state.patch_state() == MachineState::Applied;
     let patch = state.patch.as_ref();
     let fixes = patch.map(|patch| {
-        let fix = |fix: &crate::wire::Fix| StatusFix {
+        let fix = |fix: &crate::domain::Fix| StatusFix {
             name: fix.name.clone(),
-            description: fix.description.clone().unwrap_or_default(),
-            bug: fix.bug.clone().unwrap_or_default(),
+            description: fix.description.clone(),
+            bug: fix.bug.clone(),
             patched: applied,
         };
         patch.fixes.iter().map(fix).collect()

@@ -3,4 +3,4 @@
 pub mod db;
 pub mod kmod;
 pub mod s3;
-pub(crate) mod scripted;
+pub mod scripted;
