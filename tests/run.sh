@@ -48,7 +48,7 @@ Two live patches for kernel $kernel ($arch) are made, and are taken in at the fi
   $second
 The commands are in $bin; this makes them known to a shell, and speaks for a machine of that kernel:
   export PATH=$bin:\$PATH
-  livepatch-client enable --server http://$listen --cert $certificate \\
+  livepatch-client enable --server \$LIVEPATCH_URL --cert $certificate \\
     --machine-id $(printf '%032x' 1) --state-dir /tmp/machine-1 --kernel $kernel --arch $arch --assume-applied TOKEN
 TEXT
 exec "$bin/livepatch-server" quickstart --data-dir "$data" --listen "$listen" \

@@ -19,6 +19,7 @@ mod client_cli;
 mod client_flow;
 mod config;
 mod db;
+mod documents;
 mod engine;
 mod layering;
 mod support;
