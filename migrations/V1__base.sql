@@ -262,8 +262,9 @@ create table jobs (
     id          bigint generated always as identity primary key,
     kind        text not null,
     actor       text not null,
-    state       text not null default 'running',
+    state       text not null default 'running' check (state in ('running', 'done', 'failed')),
     progress    text not null default '{}',
+    error       text,
     started_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     finished_at timestamptz
@@ -297,3 +298,4 @@ begin
     end loop;
     return dropped;
 end $$;
+create unique index jobs_running on jobs ((true)) where state = 'running';

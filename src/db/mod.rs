@@ -4,14 +4,21 @@
 //! Functions take anything that can run a statement ([`Run`]): a connection or a transaction. Every mutation ends
 //! with [`audit::append`] in its own transaction.
 
+pub mod admins;
 pub mod audit;
 pub mod catalog;
 pub mod connect;
+pub mod jobs;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
 pub mod retention;
+pub mod patches;
+pub mod payloads;
+pub mod quarantine;
 mod run;
+pub mod sessions;
+pub mod tiers;
 pub mod tokens;
 pub mod words;
 
@@ -31,10 +38,17 @@ pub(crate) use statements;
 /// Every statement of every module.
 pub fn all_statements() -> Vec<&'static Sql> {
     [
+        admins::ALL,
         audit::ALL,
         catalog::ALL,
+        jobs::ALL,
         machines::ALL,
         retention::ALL,
+        patches::ALL,
+        payloads::ALL,
+        quarantine::ALL,
+        sessions::ALL,
+        tiers::ALL,
         tokens::ALL,
         words::ALL,
     ]

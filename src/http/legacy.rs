@@ -1,6 +1,7 @@
 //! The old client's API. Paths, status codes and error texts are public; other software searches the texts for fixed
 //! words, so they stay as they are.
 
+use super::error::AsIs;
 use super::machine::{self, ClientBody, ClientError, ClientUrl};
 use crate::domain::MachineId;
 use crate::domain::token::MachineClaims;
@@ -23,7 +24,9 @@ pub(super) fn routes() -> axum::Router<Arc<Core>> {
 }
 
 fn refuse(error: LegacyError) -> Response {
-    (StatusCode::FORBIDDEN, Json(error)).into_response()
+    let mut response = (StatusCode::FORBIDDEN, Json(error)).into_response();
+    response.extensions_mut().insert(AsIs);
+    response
 }
 
 async fn enable(

@@ -1,7 +1,7 @@
 //! What the machine-facing surfaces share: the machine in the path, bounded bodies, tokens in every place where clients
 //! are known or expected to put them, and errors in the words that clients know.
 
-use super::error::ApiError;
+use super::error::{ApiError, AsIs};
 use crate::domain::MachineId;
 use crate::domain::token::MachineClaims;
 use crate::service::{Core, ServiceError, clients};
@@ -39,6 +39,7 @@ impl IntoResponse for ClientError {
             response
                 .headers_mut()
                 .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.extensions_mut().insert(AsIs);
             return response;
         }
         ApiError::from(self.0).into_response()

@@ -1,7 +1,8 @@
 //! The HTTP surface: extract, one service call, wire type out. No SQL and no business rule belongs here.
 
+pub mod admin;
 mod client;
-mod error;
+pub mod error;
 mod governor;
 mod legacy;
 mod machine;
@@ -29,6 +30,7 @@ pub fn router(core: Arc<Core>) -> Router {
     Router::new()
         .merge(machines)
         .merge(ops::routes())
+        .fallback(error::not_found)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(error::problems))
         .layer(middleware::from_fn_with_state(

@@ -1,11 +1,14 @@
 //! The accept loop: bounds and timeouts that `axum::serve` does not set, and a shutdown that drains.
+//!
+//! Plain connections speak HTTP/1.1 only: a builder that guesses the protocol from the first bytes waits for them without
+//! a timer.
 
 use crate::config::Server;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,35 +65,25 @@ pub async fn serve(
         .is_ok()
 }
 
-fn builder(server: &Server) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(server: &Server) -> Builder {
+    let mut builder = Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         // Also bounds the wait for the next request on a connection that is kept.
         .header_read_timeout(server.header_timeout)
         .max_buf_size(64 << 10);
     builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(server.idle_timeout / 2)
-        .keep_alive_timeout(server.header_timeout)
-        .max_concurrent_streams(128)
-        .max_header_list_size(32 << 10);
-    builder
 }
 
 fn connection(
-    builder: &Builder<TokioExecutor>,
+    builder: &Builder,
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-) -> impl GracefulConnection<Error = Box<dyn std::error::Error + Send + Sync>> + use<> {
+) -> impl GracefulConnection<Error = hyper::Error> + use<> {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
         router.clone().oneshot(request)
     });
-    builder
-        .serve_connection(TokioIo::new(stream), service)
-        .into_owned()
+    builder.serve_connection(TokioIo::new(stream), service)
 }

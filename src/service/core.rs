@@ -2,14 +2,18 @@
 
 use super::captures::Captures;
 use super::checkin::Queue;
+use super::ingest::Gate;
+use super::jobs::Runner;
 use super::snapshots::Snapshots;
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::listen::Change;
 use crate::domain::token::MachineTokenKey;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The parts of a running server.
 #[derive(Debug)]
@@ -32,8 +36,22 @@ pub struct Core {
     pub machine_key: MachineTokenKey,
     /// Captures that run.
     pub captures: Captures,
-    /// Cancelled when the server is told to stop.
-    pub stopping: tokio_util::sync::CancellationToken,
     /// Check-ins on their way to the database.
     pub check_ins: Queue,
+    /// Bounds intake.
+    pub gate: Gate,
+    /// Runs jobs.
+    pub jobs: Runner,
+    /// Cancelled when the server is told to stop.
+    pub stopping: CancellationToken,
+}
+
+impl Core {
+    /// Brings the snapshot up to a change that is committed. A failure is logged and not told: the change stands, and
+    /// the snapshot is read again when the database is back.
+    pub(super) async fn changed(&self, change: Option<Change>, seq: i64) {
+        if let Err(error) = self.snapshots.reload(change, seq).await {
+            tracing::warn!(%error, seq, "the snapshot could not be read again after a change");
+        }
+    }
 }

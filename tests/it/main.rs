@@ -5,6 +5,7 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod admin_sessions;
 mod blob;
 mod blob_cache;
 mod blob_contract;
@@ -21,6 +22,8 @@ mod config;
 mod db;
 mod documents;
 mod engine;
+mod http_limits;
+mod ingest;
 mod layering;
 mod support;
 mod telemetry;

@@ -1,0 +1,188 @@
+//! The router of the admin API and its OpenAPI document.
+
+use super::{jobs, patches, payloads, quarantine, sessions, storage, tiers};
+use crate::http::error::{not_found, problems};
+use crate::service::Core;
+use crate::wire::Problem;
+use crate::wire::admin::BASE;
+use axum::extract::DefaultBodyLimit;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use std::sync::{Arc, LazyLock};
+use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, Ref,
+    RefOr, Response, ResponseBuilder,
+};
+use utoipa::{PartialSchema, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+/// The most bytes of a JSON body. Uploads stream and have bounds of their own.
+const MAX_BODY: usize = 256 << 10;
+
+/// Where the document is served.
+const DOCUMENT: &str = "/v1/openapi.json";
+
+/// Every operation, below [`BASE`].
+fn operations() -> OpenApiRouter<Arc<Core>> {
+    OpenApiRouter::default()
+        .merge(sessions::routes())
+        .merge(tiers::routes())
+        .merge(patches::routes())
+        .merge(payloads::routes())
+        .merge(quarantine::routes())
+        .merge(storage::routes())
+        .merge(jobs::routes())
+}
+
+/// The admin API with its errors as problems, and the document that describes it.
+pub fn routes() -> OpenApiRouter<Arc<Core>> {
+    let api = operations()
+        .fallback(not_found)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::from_fn(problems));
+    OpenApiRouter::default()
+        .nest(BASE, api)
+        .route(DOCUMENT, get(document))
+}
+
+/// The document, made once.
+async fn document() -> impl IntoResponse {
+    static TEXT: LazyLock<String> = LazyLock::new(|| openapi().to_json().unwrap_or_default());
+    ([(CONTENT_TYPE, "application/json")], TEXT.as_str())
+}
+
+/// The OpenAPI document of the admin API.
+pub fn openapi() -> OpenApi {
+    let mut document = head();
+    document.merge(
+        OpenApiRouter::default()
+            .nest(BASE, operations())
+            .into_openapi(),
+    );
+    for (path, item) in &mut document.paths.paths {
+        for operation in each(item) {
+            complete(path, operation);
+        }
+    }
+    document
+}
+
+fn head() -> OpenApi {
+    let bearer = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .bearer_format("lps_...")
+        .description(Some("A session's token, from `POST /v1/admin/login`."))
+        .build();
+    let basic = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Basic)
+        .description(Some("Name and password of an administrator."))
+        .build();
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("livepatch-onprem administration")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(
+                    "What `livepatch-admin` and the console use. Keys are kebab case, times RFC 3339, lists come in pages with cursors, errors are problem details (RFC 9457). Requests with unknown keys are refused.",
+                ))
+                .license(Some(
+                    LicenseBuilder::new()
+                        .name("Apache-2.0")
+                        .identifier(Some("Apache-2.0"))
+                        .build(),
+                ))
+                .build(),
+        )
+        .components(Some(
+            ComponentsBuilder::new()
+                .security_scheme("session", SecurityScheme::Http(bearer))
+                .security_scheme("basic", SecurityScheme::Http(basic))
+                .schema(Problem::name(), Problem::schema())
+                .schemas_from_iter(problem_parts())
+                .build(),
+        ))
+        .security(Some([
+            SecurityRequirement::new("session", Vec::<String>::new()),
+            SecurityRequirement::new("basic", Vec::<String>::new()),
+        ]))
+        .build()
+}
+
+/// The schemas that [`Problem`]'s refers to.
+fn problem_parts() -> Vec<(String, RefOr<utoipa::openapi::schema::Schema>)> {
+    let mut parts = Vec::new();
+    Problem::schemas(&mut parts);
+    parts
+}
+
+fn each(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.head,
+        &mut item.patch,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Gives an operation an id of its own and its problems.
+fn complete(path: &str, operation: &mut Operation) {
+    let noun = operation
+        .tags
+        .as_ref()
+        .and_then(|tags| tags.first())
+        .map_or(path, String::as_str);
+    let verb = operation.operation_id.take().unwrap_or_default();
+    operation.operation_id = Some(format!("{noun}.{verb}").replace('_', "-"));
+    let open = operation.security.as_ref().is_some_and(|needs| {
+        needs
+            .iter()
+            .all(|need| *need == SecurityRequirement::default())
+    });
+    let takes_input = operation.request_body.is_some() || operation.parameters.is_some();
+    let problems = [
+        (
+            "400",
+            takes_input,
+            "The request is wrong; says what is expected",
+        ),
+        ("401", true, "No valid proof of who asks"),
+        ("403", !open, "The caller's role does not suffice"),
+        (
+            "429",
+            true,
+            "Too many failed logins; `Retry-After` says when to try again",
+        ),
+        (
+            "503",
+            true,
+            "Something the server depends on is not available; `Retry-After` says when to try again",
+        ),
+        ("default", true, "Any other problem"),
+    ];
+    for (status, applies, text) in problems {
+        if applies {
+            operation
+                .responses
+                .responses
+                .entry(status.to_owned())
+                .or_insert_with(|| RefOr::T(problem(text)));
+        }
+    }
+}
+
+fn problem(text: &str) -> Response {
+    let content = ContentBuilder::new()
+        .schema(Some(Ref::from_schema_name(Problem::name())))
+        .build();
+    ResponseBuilder::new()
+        .description(text)
+        .content(Problem::CONTENT_TYPE, content)
+        .build()
+}

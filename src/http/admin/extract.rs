@@ -1,0 +1,130 @@
+//! Authority as an argument: a handler that takes [`Admin<Operator>`] runs only for callers of at least that role.
+//!
+//! It must be a handler's first argument after the state, so that who may not ask learns nothing from the rest of the
+//! request being checked.
+
+use crate::db::audit::Actor;
+use crate::domain::{Role, Secret};
+use crate::http::error::ApiError;
+use crate::service::auth::{self, Caller, Credentials};
+use crate::service::{Core, ServiceError};
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use std::convert::Infallible;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A role as a type.
+pub trait RequiredRole: Send + Sync + 'static {
+    /// The least role that may.
+    const ROLE: Role;
+}
+
+/// Sees everything but secrets.
+#[derive(Debug)]
+pub struct Viewer;
+
+/// Acts on patches, tiers, machines, tokens and storage.
+#[derive(Debug)]
+pub struct Operator;
+
+/// Manages administrators.
+#[derive(Debug)]
+pub struct Administrator;
+
+impl RequiredRole for Viewer {
+    const ROLE: Role = Role::Viewer;
+}
+
+impl RequiredRole for Operator {
+    const ROLE: Role = Role::Operator;
+}
+
+impl RequiredRole for Administrator {
+    const ROLE: Role = Role::Admin;
+}
+
+/// A caller who has shown who they are and has at least the role `R`.
+#[derive(Debug)]
+pub struct Admin<R> {
+    /// Who.
+    pub caller: Caller,
+    role: PhantomData<R>,
+}
+
+impl<R> Admin<R> {
+    /// The caller, for the audit log.
+    pub fn actor(&self) -> Actor {
+        self.caller.actor()
+    }
+}
+
+/// Where the request comes from: the peer's address, or `unknown`.
+#[derive(Debug)]
+pub struct Source(pub String);
+
+fn source(parts: &Parts) -> String {
+    parts
+        .extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or_else(
+            || "unknown".to_owned(),
+            |ConnectInfo(peer)| peer.ip().to_canonical().to_string(),
+        )
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Source {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(source(parts)))
+    }
+}
+
+/// Reads the `Authorization` header.
+fn credentials(parts: &Parts) -> Result<Credentials, ServiceError> {
+    let refuse = |why: &str| ServiceError::Unauthorized(why.to_owned());
+    let header = parts
+        .headers
+        .get(AUTHORIZATION)
+        .ok_or_else(|| refuse("log in first: `livepatch-admin login`, or send `Authorization: Bearer lps_...` or `Basic`"))?
+        .to_str()
+        .map_err(|_| refuse("the header `Authorization` cannot be read"))?;
+    let (scheme, value) = header.split_once(' ').unwrap_or((header, ""));
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Credentials::Session(Secret::new(value.trim())));
+    }
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = BASE64_STANDARD
+            .decode(value.trim())
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .and_then(|text| {
+                let (user, password) = text.split_once(':')?;
+                Some((user.to_owned(), Secret::new(password)))
+            });
+        let (user, password) =
+            decoded.ok_or_else(|| refuse("the `Basic` credentials cannot be read"))?;
+        return Ok(Credentials::Basic { user, password });
+    }
+    Err(refuse(
+        "the header `Authorization` must say `Bearer` or `Basic`",
+    ))
+}
+
+impl<R: RequiredRole> FromRequestParts<Arc<Core>> for Admin<R> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, core: &Arc<Core>) -> Result<Self, ApiError> {
+        let credentials = credentials(parts)?;
+        let caller = auth::authenticate(core, &credentials, source(parts)).await?;
+        caller.require(R::ROLE)?;
+        Ok(Self {
+            caller,
+            role: PhantomData,
+        })
+    }
+}

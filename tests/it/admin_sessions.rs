@@ -1,0 +1,536 @@
+//! Login, sessions, and the throttle on failed logins.
+
+use crate::support::admin::{PASSWORD, TestAdmin};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use livepatch_onprem::config::BasicUser;
+use livepatch_onprem::domain::{Role, Secret};
+use livepatch_onprem::service::auth::ensure_admin;
+use serde_json::{Value, json};
+
+fn basic(user: &str, password: &str) -> String {
+    format!(
+        "Basic {}",
+        BASE64_STANDARD.encode(format!("{user}:{password}"))
+    )
+}
+
+fn login(user: &str, password: &str) -> Option<Value> {
+    Some(json!({ "user": user, "password": password }))
+}
+
+#[tokio::test]
+async fn a_session_is_opened_used_listed_and_ended() {
+    let test = TestAdmin::new().await;
+    let answer = test
+        .ask_from(
+            "192.0.2.7",
+            "POST",
+            "/login",
+            None,
+            login("operator", PASSWORD),
+        )
+        .await
+        .expect(200);
+    let token = answer.body["token"].as_str().unwrap().to_owned();
+    assert!(token.starts_with("lps_"));
+    assert_eq!(answer.body["role"], "operator");
+    assert_eq!(answer.body["idle-seconds"], 3600);
+    assert_eq!(test.last_audit().await.0, "session.open");
+
+    let bearer = format!("Bearer {token}");
+    let me = test
+        .ask_from("192.0.2.7", "GET", "/session", Some(&bearer), None)
+        .await
+        .expect(200);
+    assert_eq!(me.body["user"], "operator");
+    assert_eq!(me.body["session"]["source"], "192.0.2.7");
+    let id = me.body["session"]["id"].as_str().unwrap().to_owned();
+
+    // One's own for an operator, everybody's for an admin; never the token.
+    let mine = test
+        .ask_from("192.0.2.7", "GET", "/sessions", Some(&bearer), None)
+        .await
+        .expect(200);
+    assert_eq!(mine.body["items"].as_array().unwrap().len(), 2);
+    assert_eq!(mine.body["items"][0]["current"], true);
+    assert!(!mine.body.to_string().contains("lps_"));
+    let all = test.ask(Role::Admin, "GET", "/sessions", None).await;
+    assert_eq!(all.body["items"].as_array().unwrap().len(), 4);
+
+    // Others cannot end it, nor learn that it exists.
+    let path = format!("/sessions/{id}");
+    test.ask(Role::Viewer, "DELETE", &path, None)
+        .await
+        .expect(404);
+    test.ask_from("192.0.2.7", "POST", "/logout", Some(&bearer), None)
+        .await
+        .expect(204);
+    assert_eq!(test.last_audit().await, ("session.end".into(), id));
+    test.ask_from("192.0.2.7", "GET", "/session", Some(&bearer), None)
+        .await
+        .expect(401);
+    test.delete(&path).await.expect(404);
+
+    // The database knows no token.
+    let rows = test.db.raw().await;
+    let stored: i64 = rows
+        .query_one(
+            "select count(*) from sessions where encode(hash, 'escape') like '%lps%'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(stored, 0);
+}
+
+#[tokio::test]
+async fn sessions_are_listed_in_pages_and_ended_by_an_admin() {
+    let test = TestAdmin::new().await;
+    let first = test
+        .ask(Role::Admin, "GET", "/sessions?limit=2", None)
+        .await;
+    let first = first.expect(200).body;
+    let cursor = first["next-cursor"].as_str().unwrap();
+    let path = format!("/sessions?limit=2&cursor={cursor}");
+    let second = test.ask(Role::Admin, "GET", &path, None).await.expect(200);
+    let rest = second.body["items"].as_array().unwrap();
+    assert_eq!(rest.len(), 1);
+    assert!(second.body.get("next-cursor").is_none());
+    assert!(!first["items"].as_array().unwrap().contains(&rest[0]));
+
+    let me = test.get("/session").await.expect(200);
+    let id = me.body["session"]["id"].as_str().unwrap();
+    test.delete(&format!("/sessions/{id}")).await.expect(204);
+    test.get("/session").await.expect(401);
+}
+
+#[tokio::test]
+async fn a_session_ends_by_itself_when_idle_or_old() {
+    let test = TestAdmin::new().await;
+    let rows = test.db.raw().await;
+    rows.execute(
+        "update sessions set last_used = now() - interval '59 minutes'",
+        &[],
+    )
+    .await
+    .unwrap();
+    test.get("/session").await.expect(200);
+    let fresh: i64 = rows
+        .query_one(
+            "select count(*) from sessions where last_used > now() - interval '1 minute'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(
+        fresh, 1,
+        "using a session keeps it, and only it, from being idle"
+    );
+    test.ask(Role::Operator, "GET", "/session", None)
+        .await
+        .expect(200);
+    rows.execute(
+        "update sessions set last_used = now() - interval '61 minutes' where subject = 'operator'",
+        &[],
+    )
+    .await
+    .unwrap();
+    test.ask(Role::Operator, "GET", "/session", None)
+        .await
+        .expect(401);
+    rows.execute(
+        "update sessions set expires_at = now() where subject = 'viewer'",
+        &[],
+    )
+    .await
+    .unwrap();
+    test.get("/session").await.expect(401);
+}
+
+#[tokio::test]
+async fn whoever_does_not_prove_who_they_are_is_refused() {
+    let test = TestAdmin::new().await;
+    let cases = [
+        None,
+        Some(String::new()),
+        Some("Bearer".to_owned()),
+        Some("Bearer lps_wrong".to_owned()),
+        Some(format!("Bearer lpa_{}", "A".repeat(43))),
+        Some("Basic !!!".to_owned()),
+        Some(format!("Basic {}", BASE64_STANDARD.encode("nocolon"))),
+        Some("Digest x".to_owned()),
+        Some(test.token(Role::Admin).to_owned()),
+    ];
+    for case in cases {
+        let answer = test
+            .ask_from("127.0.0.1", "GET", "/session", case.as_deref(), None)
+            .await
+            .expect(401);
+        assert_eq!(answer.problem(), "unauthorized");
+        let schemes: Vec<_> = answer.headers.get_all(WWW_AUTHENTICATE).iter().collect();
+        assert_eq!(schemes.len(), 2, "{case:?}");
+        assert_eq!(answer.body["instance"], "/v1/admin/session");
+    }
+    // The scheme's name has no case, and a good password with the request does.
+    let bearer = format!("bEARER {}", test.token(Role::Viewer));
+    test.ask_from("127.0.0.1", "GET", "/session", Some(&bearer), None)
+        .await
+        .expect(200);
+    let answer = test
+        .ask_from(
+            "127.0.0.1",
+            "GET",
+            "/session",
+            Some(&basic("viewer", PASSWORD)),
+            None,
+        )
+        .await
+        .expect(200);
+    assert_eq!(answer.body, json!({ "user": "viewer", "role": "viewer" }));
+    test.ask_from(
+        "127.0.0.1",
+        "POST",
+        "/logout",
+        Some(&basic("viewer", PASSWORD)),
+        None,
+    )
+    .await
+    .expect(409);
+}
+
+#[tokio::test]
+async fn failed_logins_delay_the_pair_of_account_and_source_only() {
+    let test = TestAdmin::new().await;
+    for _ in 0..6 {
+        test.ask_from(
+            "192.0.2.1",
+            "POST",
+            "/login",
+            None,
+            login("admin", "wrong wrong wrong"),
+        )
+        .await
+        .expect(401);
+    }
+    let delayed = test
+        .ask_from(
+            "192.0.2.1",
+            "POST",
+            "/login",
+            None,
+            login("admin", PASSWORD),
+        )
+        .await
+        .expect(429);
+    assert_eq!(delayed.problem(), "throttled");
+    let wait: u64 = delayed.headers[RETRY_AFTER]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!((1..=2).contains(&wait), "{wait}");
+    // A password with the request is throttled just so; a session that is open is not.
+    test.ask_from(
+        "192.0.2.1",
+        "GET",
+        "/session",
+        Some(&basic("admin", PASSWORD)),
+        None,
+    )
+    .await
+    .expect(429);
+    let bearer = format!("Bearer {}", test.token(Role::Admin));
+    test.ask_from("192.0.2.1", "GET", "/session", Some(&bearer), None)
+        .await
+        .expect(200);
+    // The owner gets in from elsewhere, and others from there.
+    test.ask_from(
+        "192.0.2.2",
+        "POST",
+        "/login",
+        None,
+        login("admin", PASSWORD),
+    )
+    .await
+    .expect(200);
+    test.ask_from(
+        "192.0.2.1",
+        "POST",
+        "/login",
+        None,
+        login("viewer", PASSWORD),
+    )
+    .await
+    .expect(200);
+    // When the time is over, a success clears the count.
+    let rows = test.db.raw().await;
+    rows.execute("update login_failures set blocked_until = now()", &[])
+        .await
+        .unwrap();
+    test.ask_from(
+        "192.0.2.1",
+        "POST",
+        "/login",
+        None,
+        login("admin", PASSWORD),
+    )
+    .await
+    .expect(200);
+    let left: i64 = rows
+        .query_one(
+            "select count(*) from login_failures where account = 'admin'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn the_delay_doubles_up_to_minutes_and_is_forgotten() {
+    let test = TestAdmin::new().await;
+    let rows = test.db.raw().await;
+    let fail = async || {
+        test.ask_from(
+            "192.0.2.1",
+            "POST",
+            "/login",
+            None,
+            login("nobody", "wrong wrong wrong"),
+        )
+        .await
+        .expect(401);
+        let row = rows
+            .query_one(
+                "select failures, extract(epoch from blocked_until - last_failure)::float8 from login_failures
+                 where account = 'nobody'",
+                &[],
+            )
+            .await
+            .unwrap();
+        (row.get::<_, i32>(0), row.get::<_, f64>(1) as u64)
+    };
+    let set = async |text: &str| {
+        rows.batch_execute(&format!(
+            "update login_failures set {text} where account = 'nobody'"
+        ))
+        .await
+        .unwrap();
+    };
+    assert_eq!(fail().await, (1, 0));
+    for (before, after) in [
+        (4, (5, 0)),
+        (5, (6, 1)),
+        (6, (7, 2)),
+        (9, (10, 16)),
+        (400, (401, 300)),
+    ] {
+        set(&format!("blocked_until = now(), failures = {before}")).await;
+        assert_eq!(fail().await, after);
+    }
+    set("blocked_until = now(), last_failure = now() - interval '16 minutes'").await;
+    assert_eq!(fail().await, (1, 0));
+}
+
+#[tokio::test]
+async fn a_source_that_tries_many_accounts_is_delayed_as_a_whole() {
+    let test = TestAdmin::new().await;
+    test.ask_from(
+        "2001:db8::1",
+        "POST",
+        "/login",
+        None,
+        login("one", "wrong wrong wrong"),
+    )
+    .await
+    .expect(401);
+    let rows = test.db.raw().await;
+    rows.execute(
+        "update login_failures set failures = 60 where account = ''",
+        &[],
+    )
+    .await
+    .unwrap();
+    // Names that nobody can have share one count.
+    for name in ["two", "no such\u{1} name"] {
+        rows.execute("update login_failures set blocked_until = now()", &[])
+            .await
+            .unwrap();
+        test.ask_from(
+            "2001:db8::2",
+            "POST",
+            "/login",
+            None,
+            login(name, "wrong wrong wrong"),
+        )
+        .await
+        .expect(401);
+    }
+    // The whole /64 is one source; another is not concerned.
+    test.ask_from(
+        "2001:db8::3",
+        "POST",
+        "/login",
+        None,
+        login("viewer", PASSWORD),
+    )
+    .await
+    .expect(429);
+    test.ask_from(
+        "2001:db8:0:1::3",
+        "POST",
+        "/login",
+        None,
+        login("viewer", PASSWORD),
+    )
+    .await
+    .expect(200);
+    let accounts: Vec<String> = rows
+        .query("select account from login_failures order by account", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    assert_eq!(accounts, ["", "?", "one", "two"]);
+}
+
+#[tokio::test]
+async fn users_of_the_configuration_are_admins_while_they_are_enabled() {
+    let users = vec![BasicUser {
+        name: "root".to_owned(),
+        hash: Secret::new(bcrypt::hash("from the configuration", 4).unwrap()),
+    }];
+    let with = |enabled: bool| {
+        let users = users.clone();
+        TestAdmin::with(move |config| {
+            config.auth.basic_enabled = enabled;
+            config.auth.basic_users = users;
+        })
+    };
+    let test = with(true).await;
+    let answer = test
+        .ask_from(
+            "127.0.0.1",
+            "POST",
+            "/login",
+            None,
+            login("root", "from the configuration"),
+        )
+        .await
+        .expect(200);
+    assert_eq!(answer.body["role"], "admin");
+    let bearer = format!("Bearer {}", answer.body["token"].as_str().unwrap());
+    test.ask_from("127.0.0.1", "GET", "/session", Some(&bearer), None)
+        .await
+        .expect(200);
+    test.ask_from("127.0.0.1", "POST", "/login", None, login("root", PASSWORD))
+        .await
+        .expect(401);
+    test.ask_from(
+        "127.0.0.1",
+        "POST",
+        "/login",
+        None,
+        login("viewer", "from the configuration"),
+    )
+    .await
+    .expect(401);
+    let off = with(false).await;
+    off.ask_from(
+        "127.0.0.1",
+        "POST",
+        "/login",
+        None,
+        login("root", "from the configuration"),
+    )
+    .await
+    .expect(401);
+}
+
+#[tokio::test]
+async fn an_administrator_who_is_gone_has_no_session() {
+    let test = TestAdmin::new().await;
+    let rows = test.db.raw().await;
+    rows.execute(
+        "update admins set role = 'viewer' where name = 'operator'",
+        &[],
+    )
+    .await
+    .unwrap();
+    let answer = test.ask(Role::Operator, "GET", "/session", None).await;
+    assert_eq!(answer.expect(200).body["role"], "viewer");
+    rows.execute("delete from admins where name = 'operator'", &[])
+        .await
+        .unwrap();
+    test.ask(Role::Operator, "GET", "/session", None)
+        .await
+        .expect(401);
+}
+
+#[tokio::test]
+async fn the_first_administrator_is_made_once() {
+    let test = TestAdmin::new().await;
+    let (db, good) = (&test.core.db, Secret::new("a long first password"));
+    assert!(!ensure_admin(db, "first", &good).await.unwrap());
+    let rows = test.db.raw().await;
+    rows.execute("delete from admins", &[]).await.unwrap();
+    assert!(
+        ensure_admin(db, "first", &Secret::new("short"))
+            .await
+            .is_err()
+    );
+    assert!(ensure_admin(db, "not a name", &good).await.is_err());
+    assert!(ensure_admin(db, "first", &good).await.unwrap());
+    assert!(!ensure_admin(db, "second", &good).await.unwrap());
+    assert_eq!(
+        test.last_audit().await,
+        ("admin.create".into(), "first".into())
+    );
+    test.ask_from(
+        "127.0.0.1",
+        "POST",
+        "/login",
+        None,
+        login("first", "a long first password"),
+    )
+    .await
+    .expect(200);
+}
+
+#[tokio::test]
+async fn an_administrator_has_so_many_sessions_at_most() {
+    let test = TestAdmin::new().await;
+    let rows = test.db.raw().await;
+    rows.execute(
+        "insert into sessions (hash, id, subject, role, source, created_at, expires_at)
+         select sha256(n::text::bytea), gen_random_uuid(), 'viewer', 'viewer', 'x', now() - n * interval '1 minute',
+            now() + interval '1 hour' from generate_series(1, 80) n",
+        &[],
+    )
+    .await
+    .unwrap();
+    test.ask_from(
+        "127.0.0.1",
+        "POST",
+        "/login",
+        None,
+        login("viewer", PASSWORD),
+    )
+    .await
+    .expect(200);
+    let left: i64 = rows
+        .query_one(
+            "select count(*) from sessions where subject = 'viewer'",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(left, 50);
+    test.get("/session").await.expect(200);
+}
