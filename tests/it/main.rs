@@ -21,6 +21,7 @@ mod client_cli;
 mod client_flow;
 mod config;
 mod db;
+mod documents;
 mod engine;
 mod http_limits;
 mod ingest;
