@@ -1,6 +1,5 @@
 //! The one integration binary: real PostgreSQL, a real S3 server, real processes.
 
-<<<<<<< HEAD
 #![expect(
     unreachable_pub,
     reason = "a test binary has no outside; `pub` marks what other test files use"
@@ -16,6 +15,9 @@ mod blob_postgres;
 mod blob_s3;
 mod bundle;
 mod bundle_cli;
+mod cli;
+mod cli_http;
+mod cli_output;
 mod client_apply;
 mod client_cli;
 mod client_flow;
@@ -25,11 +27,6 @@ mod documents;
 mod engine;
 mod http_limits;
 mod ingest;
-=======
-mod cli;
-mod cli_http;
-mod cli_output;
->>>>>>> cli
 mod layering;
 mod support;
 mod telemetry;
