@@ -67,18 +67,18 @@ statements! {
             from machine_reports
             where machine_id = $1 and at <= coalesce($2, 'infinity'::timestamptz) and at < coalesce($3, 'infinity'::timestamptz)
               and at >= coalesce($4, '-infinity'::timestamptz)
-            order by at desc, kernel_id, architecture, state, patch, tier_id, offered, outcome limit $5 + $6)
+            order by at desc, kernel_id, architecture, state, patch, tier_id, offered, outcome limit $5::bigint + $6::bigint)
             union all
             (select at, 1, kernel_id, architecture, state, patch, null, null, null, ping_type, message
             from pings
             where machine_id = $1 and at <= coalesce($2, 'infinity'::timestamptz) and at < coalesce($3, 'infinity'::timestamptz)
               and at >= coalesce($4, '-infinity'::timestamptz)
-            order by at desc, ping_type, kernel_id, architecture, state, patch, message limit $5 + $6))
+            order by at desc, ping_type, kernel_id, architecture, state, patch, message limit $5::bigint + $6::bigint))
         select l.at, l.kind, k.text, l.architecture, l.state, l.patch, t.name, l.offered, l.outcome, l.ping_type, l.message
         from line l left join words k on k.id = l.kernel_id left join tiers t on t.id = l.tier_id
         order by l.at desc, l.kind, l.ping_type, l.kernel_id, l.architecture, l.state, l.patch, l.tier_id, l.offered,
             l.outcome, l.message
-        limit $5 offset $6";
+        limit $5::bigint offset $6::bigint";
 }
 
 /// A machine with its words.

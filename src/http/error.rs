@@ -7,7 +7,7 @@
 
 use crate::service::ServiceError;
 use crate::wire::{Problem, ProblemItem};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{
     FromRequest, FromRequestParts, Json, MatchedPath, OriginalUri, Path, Query, Request,
@@ -132,7 +132,10 @@ impl From<JsonRejection> for ApiError {
             JsonRejection::JsonSyntaxError(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "malformed",
-                format!("the body is not JSON: {}", plain(&text)),
+                format!(
+                    "the body is not JSON of the expected form: {}",
+                    plain(&text)
+                ),
             ),
             JsonRejection::JsonDataError(_) => {
                 let text = plain(&text);
@@ -191,10 +194,31 @@ impl From<QueryRejection> for ApiError {
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
+impl<T> JsonBody<T> {
+    fn not_an_object() -> ApiError {
+        ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            "the body is not as expected: a JSON object with named fields is needed",
+        )
+    }
+}
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts.clone(), body);
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(JsonRejection::from)?;
+        // serde would read a list as a struct's fields in their order; a request always names its fields.
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|byte| matches!(byte, b'[' | b'"')) {
+            return Err(Self::not_an_object());
+        }
+        let request = Request::from_parts(parts, Body::from(bytes));
         let Json(value) = Json::from_request(request, state).await?;
         Ok(Self(value))
     }

@@ -104,6 +104,9 @@ pub async fn create(
 
 /// Refuses what can only be done in the configuration.
 fn in_database(core: &Core, name: &str) -> Result<(), ServiceError> {
+    if !auth::is_name(name) {
+        return Err(text::missing("administrator", name));
+    }
     if auth::configured(core, name).is_none() {
         return Ok(());
     }
@@ -201,6 +204,9 @@ pub async fn change_role(
 
 /// Removes an administrator and ends their sessions.
 pub async fn remove(core: &Core, caller: &Caller, name: &str) -> Result<(), ServiceError> {
+    if !auth::is_name(name) {
+        return Err(text::missing("administrator", name));
+    }
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     not_the_last(core, &tx, caller, name).await?;

@@ -1,12 +1,15 @@
 //! The audit log, read: pages of entries, and the proof that nothing in it was changed.
 
-use super::{Core, ServiceError, paging};
+use super::{Core, ServiceError, paging, text};
 use crate::db::audit::{self as rows, Filter, Logged};
 use crate::domain::Sha256;
 use crate::wire::admin::{AuditEntry, AuditQuery, AuditVerdict, Page};
 
 /// Entries that are read at once while verifying.
 const STEP: i64 = 1_000;
+
+/// The most characters of a filter.
+const MAX_FILTER: usize = 255;
 
 fn hash(entry: i64, bytes: &[u8]) -> Result<Sha256, ServiceError> {
     Sha256::try_from(bytes).map_err(|_| {
@@ -39,6 +42,13 @@ pub async fn list(core: &Core, query: &AuditQuery) -> Result<Page<AuditEntry>, S
         }
         None => None,
     };
+    for (what, given) in [
+        ("actor", &query.actor),
+        ("action", &query.action),
+        ("target", &query.target),
+    ] {
+        text::line(what, given.as_deref().unwrap_or_default(), MAX_FILTER)?;
+    }
     let filter = Filter {
         before,
         actor: query.actor.clone(),

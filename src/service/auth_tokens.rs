@@ -110,6 +110,7 @@ pub async fn create(
 
 /// Revokes the living auth token of this name: it enables no more machines, and those it enabled are refused.
 pub async fn revoke(core: &Core, actor: &Actor, name: &str) -> Result<(), ServiceError> {
+    text::name("auth token's name", name, MAX_NAME)?;
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     let machines = rows::revoke(&tx, name)

@@ -70,9 +70,7 @@ fn digest(run: &str) -> bool {
 
 /// Whether a run of token characters looks like a secret by itself.
 fn looks_secret(run: &str) -> bool {
-    // What people and protocols write is broken by slashes and hyphens into words.
-    let words = || run.split(['/', '-', '_']).all(|word| word.len() < 24);
-    let long = run.len() >= LONG_RUN && !digest(run) && !words();
+    let long = run.len() >= LONG_RUN && !digest(run);
     long || run
         .split(['/', '='])
         .any(|part| ours(part) || uuid_like(part))
@@ -131,7 +129,8 @@ pub fn path(path_and_query: &str) -> String {
             }
         })
         .collect();
-    let mut masked = segments.join("/");
+    // Once more over all of it: a token may hold slashes.
+    let mut masked = text(&segments.join("/"));
     if let Some(query) = query {
         let pairs: Vec<String> = query
             .split('&')

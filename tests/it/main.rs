@@ -5,6 +5,8 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod admin_api;
+mod admin_samples;
 mod admin_sessions;
 mod blob;
 mod blob_cache;
