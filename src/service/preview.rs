@@ -113,7 +113,9 @@ fn count(catalog: &Catalog, steps: &[Step], fleet: &[Group]) -> Effect {
             machines,
         })
         .collect();
-    effect.gaps.sort_by(|a, b| b.machines.cmp(&a.machines));
+    effect
+        .gaps
+        .sort_by_key(|gap| std::cmp::Reverse(gap.machines));
     effect
 }
 

@@ -231,9 +231,10 @@ async fn process(
     let good = match judged.await? {
         Ok(good) => good,
         Err(fault) => {
-            let check = match fault.code.starts_with("sign") {
-                true => Verification::Signature,
-                false => Verification::Content,
+            let check = if fault.code.starts_with("sign") {
+                Verification::Signature
+            } else {
+                Verification::Content
             };
             core.metrics.ingest.verification_failures.inc(check);
             return store::quarantine(core, origin, &filename, spooled, &fault).await;

@@ -133,7 +133,7 @@ mod tests {
     use futures_util::stream;
 
     async fn received(total: usize, chunk: usize, limit: u64) -> Result<Spooled, SpoolError> {
-        let bytes = Bytes::from_iter((0..total).map(|n| (n % 251) as u8));
+        let bytes: Bytes = (0..total).map(|n| (n % 251) as u8).collect();
         let chunks: Vec<_> = (0..total)
             .step_by(chunk)
             .map(|at| Ok(bytes.slice(at..total.min(at + chunk))))
