@@ -239,6 +239,8 @@ create table captures (
     address    inet,
     until      timestamptz not null,
     max_records integer not null,
+    -- counted up with every record, so that the bound holds for all replicas together
+    recorded   integer not null default 0,
     created_at timestamptz not null default now(),
     actor      text not null,
     check (machine_id is not null or address is not null)
@@ -249,6 +251,7 @@ create table capture_records (
     at         timestamptz not null default now(),
     record     text not null
 );
+create index capture_records_capture on capture_records (capture_id, id);
 
 -- Keys that every replica needs; empty when they are given by configuration.
 create table server_keys (

@@ -5,7 +5,7 @@ use super::postgres::PrivatePostgres;
 use super::start::{Running, start};
 use crate::config::{Config, TrustPolicy};
 use crate::domain::Secret;
-use crate::service::admins;
+use crate::service::auth;
 use anyhow::{Context, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
@@ -141,7 +141,7 @@ async fn make_administrator(
         Some(password) => (password, false),
         None => (random_password()?, true),
     };
-    let created = admins::ensure_admin(&running.core, ADMINISTRATOR, &password)
+    let created = auth::ensure_admin(&running.core.db, ADMINISTRATOR, &password)
         .await
         .context("making the administrator (LIVEPATCH_ADMIN_PASSWORD)")?;
     Ok((created && made).then_some(password))

@@ -9,6 +9,8 @@ use crate::domain::token::MachineTokenKey;
 use crate::http;
 use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
+use crate::service::ingest::Gate;
+use crate::service::jobs::{self, Runner};
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
@@ -100,7 +102,6 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let address = config.server.address;
     let core = Arc::new(Core {
         captures: Captures::load(&db).await?,
-        config,
         db,
         snapshots,
         metrics,
@@ -108,6 +109,9 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         cache,
         trust,
         machine_key,
+        gate: Gate::new(&config.ingest),
+        jobs: Runner::new(),
+        config,
         stopping: stopping.clone(),
         check_ins,
     });
@@ -118,6 +122,9 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
             .date(),
     )
     .await?;
+    jobs::sweep(&core)
+        .await
+        .map_err(|e| StartError::Config(e.to_string()))?;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|source| StartError::Listen { address, source })?;
@@ -156,6 +163,7 @@ impl Running {
     pub async fn stop(self) -> bool {
         tracing::info!("stopping");
         self.stopping.cancel();
+        self.core.jobs.shutdown().await;
         let drained = self.listener.await.unwrap_or(false);
         for task in self.tasks {
             let _ = task.await;

@@ -59,14 +59,15 @@ pub struct Global {
     #[arg(long, global = true, env = "LIVEPATCH_CA_CRT", value_name = "FILE", hide_env_values = true,
           value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
-    /// Form of the output
+    /// Form of the output: table for people, json or yaml for programs
     #[arg(
         long,
         short,
         global = true,
         value_name = "FORM",
         value_enum,
-        default_value = "table"
+        default_value = "table",
+        hide_possible_values = true
     )]
     pub output: Format,
     /// Print results only: no remarks, no progress

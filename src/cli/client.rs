@@ -239,10 +239,19 @@ impl Client {
         })
     }
 
-    /// Sends, and returns the status whatever it is, for requests whose answer has no body.
-    pub async fn status(&self, request: RequestBuilder) -> Result<StatusCode, CliError> {
-        let (_, response) = self.execute(request).await?;
-        Ok(response.status())
+    /// Sends a request whose answer has no body, and says whether what it asks for is there.
+    pub async fn exists(&self, request: RequestBuilder) -> Result<bool, CliError> {
+        let (what, response) = self.execute(request).await?;
+        match response.status() {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            status => Err(CliError::Problem(Box::new(problem(
+                status,
+                false,
+                &[],
+                &what,
+            )))),
+        }
     }
 
     async fn execute(&self, request: RequestBuilder) -> Result<(String, Response), CliError> {
@@ -298,7 +307,10 @@ impl Client {
                 why: format!("timed out ({why}); --timeout sets how long to wait"),
             };
         }
-        if why.contains("certificate verify failed") {
+        if let Some((_, rest)) = why.split_once("certificate verify failed") {
+            // OpenSSL names its source files first and the reason in brackets after them.
+            let reason = rest.split_once('(').and_then(|(_, r)| r.split_once(')'));
+            let why = reason.map_or(why.clone(), |(reason, _)| reason.to_owned());
             return CliError::Untrusted { url, why };
         }
         CliError::Unreachable { url, why }

@@ -27,9 +27,10 @@ pub fn markdown(mut command: Command, intro: &str) -> String {
 }
 
 fn visible(command: &Command) -> impl Iterator<Item = &Arg> {
-    command
-        .get_arguments()
-        .filter(|a| !a.is_hide_set() && !matches!(a.get_id().as_str(), "help" | "version"))
+    use clap::ArgAction::{Help, HelpLong, HelpShort, Version};
+    command.get_arguments().filter(|a| {
+        !a.is_hide_set() && !matches!(a.get_action(), Help | HelpLong | HelpShort | Version)
+    })
 }
 
 fn commands(command: &Command, path: &str, page: &mut String) {

@@ -221,6 +221,9 @@ impl CliError {
             Self::Unreachable { .. } => {
                 "check that the server runs and that --url (LIVEPATCH_URL) is right"
             }
+            Self::Untrusted { why, .. } if why.contains("mismatch") => {
+                "use a name in --url that the certificate is for"
+            }
             Self::Untrusted { .. } => {
                 "give the authority that signed it with --ca FILE (LIVEPATCH_CA_CRT)"
             }
@@ -255,7 +258,7 @@ impl CliError {
         if let Some(hint) = self.hint() {
             lines.push(format!("  next: {hint}"));
         }
-        lines.join("\n")
+        super::output::printable(&lines.join("\n"))
     }
 }
 

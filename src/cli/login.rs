@@ -14,7 +14,7 @@ use serde::Serialize;
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
-A password in the argument can be seen by other users of this machine while the command runs. Better:
+A password in the argument can be seen by other users of this machine. Better:
   livepatch-admin login -a admin                     asks for the password
   livepatch-admin login -a - < file                  reads USER:PASSWORD from standard input
   livepatch-admin login --auth-file /run/secrets/lp  reads USER:PASSWORD from a file

@@ -1,7 +1,7 @@
 //! The livepatch-admin command line: arguments, the HTTP client, what is printed, and one file per noun.
 //!
 //! It knows the server only through `wire::admin`. Every noun's file holds its arguments, its calls and its tables;
-//! [`Session::show`](context::Context::show) prints the wire types exactly with `--output json|yaml`. Results go to
+//! [`Context::show`](context::Context::show) prints the wire types exactly with `--output json|yaml`. Results go to
 //! standard output, everything else to standard error.
 
 pub mod admin;

@@ -189,13 +189,27 @@ pub fn titled(title: &str, body: &str) -> String {
     text
 }
 
+/// Without control characters, which steer terminals: some texts come from machines, and whoever has an auth token
+/// chooses them.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
 /// The value in this form, without a line break at the end.
 ///
 /// # Errors
 /// If the value cannot be serialised; none of the wire types can cause it.
 pub fn render(value: &impl Show, format: Format, view: &View) -> Result<String, String> {
     let text = match format {
-        Format::Table => return Ok(value.show(view)),
+        Format::Table => return Ok(printable(&value.show(view))),
         Format::Json => serde_json::to_string_pretty(value).map_err(|e| e.to_string())?,
         Format::Yaml => serde_saphyr::to_string(value).map_err(|e| e.to_string())?,
     };

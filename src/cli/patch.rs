@@ -270,13 +270,14 @@ impl Show for PromoteOutcome {
         }
         let payloads = count(self.payloads, "payload", "payloads");
         let machines = count(self.machines, "machine", "machines");
+        let download = bytes(self.bytes);
         let sentence = if self.dry_run {
             format!(
-                "Nothing was changed. It would make {payloads} available; {machines} would be offered another patch."
+                "Nothing was changed. It would make {payloads} available; {machines} would be offered another patch, {download} to download in all."
             )
         } else {
             format!(
-                "{payloads} became available; {machines} will be offered another patch at the next check."
+                "{payloads} became available; {machines} will be offered another patch at the next check, {download} to download in all."
             )
         };
         blocks([rows(&self.patches, view), sentence, gaps])
@@ -285,28 +286,31 @@ impl Show for PromoteOutcome {
 
 impl Show for BlockOutcome {
     fn show(&self, view: &View) -> String {
-        let now = if self.blocks.is_empty() {
-            "nothing stops it".to_owned()
+        let stands = if self.blocks.is_empty() {
+            "is free: nothing stops it".to_owned()
         } else {
-            stops(&self.blocks)
+            format!("is {}", stops(&self.blocks))
         };
-        let changed = if self.changed { "now" } else { "unchanged" };
-        let running = format!(
-            "{} that {} this version.",
-            count(self.machines_running, "machine", "machines"),
-            if self.machines_running == 1 {
-                "says it runs"
-            } else {
-                "say they run"
-            }
-        );
+        let before = if self.changed {
+            ""
+        } else {
+            " It stood so already; nothing was changed."
+        };
+        let running = if self.machines_running == 1 {
+            "1 machine says it runs this version.".to_owned()
+        } else {
+            format!(
+                "{} machines say they run this version.",
+                self.machines_running
+            )
+        };
         let list = if self.blocks.is_empty() {
             String::new()
         } else {
             rows(&self.blocks, view)
         };
         blocks([
-            format!("Patch {}: {now} ({changed}). {running}", self.version),
+            format!("Patch {} {stands}.{before} {running}", self.version),
             list,
         ])
     }

@@ -32,7 +32,7 @@ impl<'t> Echo<'t> {
 impl Drop for Echo<'_> {
     fn drop(&mut self) {
         // Nothing can be done about a terminal that is gone.
-        let _ = tcsetattr(self.0, OptionalActions::Flush, &self.1);
+        let _ = tcsetattr(self.0, OptionalActions::Now, &self.1);
     }
 }
 
@@ -48,8 +48,9 @@ pub fn secret(question: &str) -> Result<Secret, CliError> {
     let Some(terminal) = terminal() else {
         return secret_line();
     };
-    write!(&terminal, "{question}: ").map_err(io("write to the terminal"))?;
+    // Echo goes off before the question is asked: what is typed at once is neither shown nor lost.
     let echo = Echo::off(&terminal).map_err(|e| io("turn the terminal's echo off")(e.into()))?;
+    write!(&terminal, "{question}: ").map_err(io("write to the terminal"))?;
     let line = first_line(BufReader::new(&terminal))?;
     drop(echo);
     Ok(Secret::new(line))

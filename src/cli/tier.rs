@@ -27,6 +27,7 @@ pub enum TierCommand {
         /// Its present name
         name: TierName,
         /// Its new name
+        #[arg(value_name = "NEW-NAME")]
         new_name: TierName,
     },
     /// Move a tier to another place in the order

@@ -27,9 +27,10 @@ const MIN_BYTES_PER_SECOND: u64 = 16 << 10;
 const CHUNK: usize = 64 << 10;
 
 const EXAMPLES: &str = "\
-Files keep Canonical's names: livepatch-KERNEL-VERSION-ARCH.tar.bz2. Each is hashed first; what the server already
-has is not sent again, so the same command can be repeated after a break. What fails the server's checks is put into
-quarantine there (`storage quarantine list`) and the command ends with exit code 7.
+Files keep Canonical's names: livepatch-KERNEL-VERSION-ARCH.tar.bz2.
+Each is hashed first; what the server has is not sent again, so the same command can be
+repeated after a break. What fails the server's checks is put into quarantine there
+(`storage quarantine list`), and the command ends with exit code 7.
 
 Examples:
   livepatch-admin patch upload livepatch-5.15.0-107.117-generic-107.1-amd64.tar.bz2
@@ -217,7 +218,7 @@ async fn send(client: &Client, bars: &Bars, path: &Path) -> Result<IngestOutcome
     let head = client
         .request(Method::HEAD, &["payloads", name])?
         .query(&PayloadHeadQuery { sha256 });
-    if client.status(head).await?.is_success() {
+    if client.exists(head).await? {
         bars.all.inc(size);
         return Ok(IngestOutcome {
             filename: name.to_owned(),

@@ -6,16 +6,20 @@
 
 pub mod admins;
 pub mod audit;
+pub mod auth_tokens;
+pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod fleet;
 pub mod jobs;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
-pub mod retention;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
+pub mod reports;
+pub mod retention;
 mod run;
 pub mod sessions;
 pub mod tiers;
@@ -40,6 +44,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
         audit::ALL,
+        auth_tokens::ALL,
+        captures::ALL,
         catalog::ALL,
         jobs::ALL,
         machines::ALL,
@@ -47,6 +53,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
         patches::ALL,
         payloads::ALL,
         quarantine::ALL,
+        fleet::ALL,
+        reports::ALL,
         sessions::ALL,
         tiers::ALL,
         tokens::ALL,

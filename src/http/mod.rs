@@ -1,6 +1,7 @@
 //! The HTTP surface: extract, one service call, wire type out. No SQL and no business rule belongs here.
 
 pub mod admin;
+mod capture;
 mod client;
 pub mod error;
 mod governor;
@@ -24,12 +25,17 @@ pub fn router(core: Arc<Core>) -> Router {
         .merge(legacy::routes())
         .merge(patches::routes())
         .layer(middleware::from_fn_with_state(
+            Arc::clone(&core),
+            capture::capture,
+        ))
+        .layer(middleware::from_fn_with_state(
             governor::Governor::new(&core),
             governor::govern,
         ));
     Router::new()
         .merge(machines)
         .merge(ops::routes())
+        .merge(admin::routes())
         .fallback(error::not_found)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(error::problems))

@@ -2,6 +2,7 @@
 //! decision come from the snapshot, and the report goes through the queue.
 
 use super::checkin::{CheckIn, NotStored, WORD_LEN};
+use super::explain::reasons;
 use super::{Core, ServiceError};
 use crate::db::machines::{self, CheckInRow, PingRow};
 use crate::db::words::{self, WordKind};
@@ -13,8 +14,8 @@ use crate::domain::{
 use crate::rollout::{Decision, Facts, Outcome, Payload, Snapshot, TokenError, decide, support};
 use crate::telemetry::{NotStored as Label, PingLabels};
 use crate::wire::{
-    Affordances, ClientReport, InfoAnswer, PatchOffer, PingReport, Reason, RegisterAnswer,
-    SupportedQuery, Token, UpdatesAnswer,
+    Affordances, ClientReport, InfoAnswer, PatchOffer, PingReport, RegisterAnswer, SupportedQuery,
+    Token, UpdatesAnswer,
 };
 use jiff::{Timestamp, civil::Date};
 use std::borrow::Cow;
@@ -246,21 +247,6 @@ fn count(core: &Core, report: &ClientReport<'_>, kernel: &str) {
             .unknown_keys
             .inc_by(u64::from(report.unknown_keys));
     }
-}
-
-/// The reasons of a decision, in the order in which they arose.
-pub fn reasons(decision: &Decision<'_>) -> Vec<Reason> {
-    let skips = decision.skips.iter().map(|skip| Reason {
-        code: Cow::Borrowed(skip.code.as_str()),
-        text: Cow::Owned(skip.text(decision.tier)),
-        version: Some(skip.version),
-    });
-    let last = Reason {
-        code: Cow::Borrowed(decision.code.as_str()),
-        text: Cow::Owned(decision.text()),
-        version: decision.payload.map(|p| p.version),
-    };
-    skips.chain(std::iter::once(last)).collect()
 }
 
 fn offer(payload: &Payload, base: &(dyn Fn(&str) -> String + Send + Sync)) -> PatchOffer {

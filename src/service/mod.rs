@@ -4,24 +4,31 @@
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
 pub mod admins;
+pub mod audit;
+pub mod auth;
+pub mod auth_tokens;
 pub mod captures;
 pub mod checkin;
 pub mod clients;
-pub mod auth;
 mod core;
 pub mod delivery;
 mod error;
+pub mod explain;
+pub mod fleet;
 pub mod health;
 pub mod ingest;
-mod snapshots;
-pub mod storage;
 pub mod jobs;
+pub mod masking;
 pub mod paging;
 pub mod passwords;
 pub mod patches;
 mod preview;
 pub mod promotions;
 pub mod quarantine;
+pub mod reports;
+mod snapshots;
+pub mod storage;
+pub mod text;
 pub mod tiers;
 
 pub use core::Core;

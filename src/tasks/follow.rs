@@ -2,7 +2,7 @@
 //! at the head from time to time in case a notification went astray.
 
 use crate::db::audit;
-use crate::db::listen::{Heard, listen};
+use crate::db::listen::{Change, Heard, listen};
 use crate::service::Core;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,7 @@ pub async fn follow(core: Arc<Core>, stopping: CancellationToken) {
             };
             match message {
                 Some(Heard::Connected) => reload(&core, None, i64::MAX).await,
-                Some(Heard::Changed(change, seq)) => {
-                    core.captures.follow(&core.db, change).await;
-                    reload(&core, change, seq).await;
-                }
+                Some(Heard::Changed(change, seq)) => reload(&core, change, seq).await,
                 Some(Heard::Lost) => {}
                 None => return,
             }
@@ -44,10 +41,17 @@ pub async fn follow(core: Arc<Core>, stopping: CancellationToken) {
     }
 }
 
-async fn reload(core: &Core, change: Option<crate::db::listen::Change>, seq: i64) {
-    if let Err(error) = core.snapshots.reload(change, seq).await {
+async fn reload(core: &Core, change: Option<Change>, seq: i64) {
+    let captures = async {
+        match change {
+            None | Some(Change::Captures) => core.captures.reload(&core.db).await,
+            Some(_) => Ok(()),
+        }
+    };
+    let (snapshot, captures) = tokio::join!(core.snapshots.reload(change, seq), captures);
+    if let Err(error) = snapshot.and(captures) {
         core.metrics.snapshot.reload_failures.inc();
-        tracing::warn!(%error, "the snapshot could not be read anew; the old one stays in use");
+        tracing::warn!(%error, "what changed could not be read; the old state stays in use");
     }
 }
 
