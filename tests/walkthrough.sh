@@ -96,7 +96,7 @@ livepatch-server quickstart --data-dir "$work/data" --listen 127.0.0.1:0 --trust
   >"$work/server.out" 2>"$work/server.log" &
 server=$!
 exec 3<"$work/server.out"
-url= password=
+url='' password=''
 while [ -z "$url" ] || [ -z "$password" ]; do
   read -r -t 120 name value <&3 || fail "the server should have printed its URL and the administrator's password"
   case "$name" in
