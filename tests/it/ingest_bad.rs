@@ -415,7 +415,7 @@ async fn a_spool_that_cannot_be_written_is_said_so() {
     let error = ingest::bundle(&test.core, &actor(), "upload", &name, None, body).await;
     match error {
         Err(ServiceError::Unavailable(why)) => {
-            assert!(why.contains("ingest.spool-directory"), "{why}")
+            assert!(why.contains("ingest.spool-directory"), "{why}");
         }
         other => panic!("{other:?}"),
     }
