@@ -32,6 +32,7 @@ mod ingest;
 mod ingest_bad;
 mod ingest_quarantine;
 mod layering;
+mod main_job;
 mod promotion;
 mod storage;
 mod support;
