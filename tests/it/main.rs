@@ -6,6 +6,7 @@
 )]
 
 mod admin_api;
+mod admin_nonsense;
 mod admin_samples;
 mod admin_sessions;
 mod blob;
