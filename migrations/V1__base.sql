@@ -265,9 +265,40 @@ create table jobs (
     id          bigint generated always as identity primary key,
     kind        text not null,
     actor       text not null,
-    state       text not null default 'running',
+    state       text not null default 'running' check (state in ('running', 'done', 'failed')),
     progress    text not null default '{}',
+    error       text,
     started_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     finished_at timestamptz
 );
+
+-- One partition of machine_reports for each day (UTC); made ahead, dropped whole.
+create function make_report_partition(day date) returns boolean language plpgsql as $$
+declare
+    name text := 'machine_reports_' || to_char(day, 'YYYYMMDD');
+begin
+    if to_regclass(name) is not null then
+        return false;
+    end if;
+    execute format('create table %I partition of machine_reports for values from (%L) to (%L)',
+        name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+    return true;
+end $$;
+
+create function drop_report_partitions(before date) returns integer language plpgsql as $$
+declare
+    name text;
+    dropped integer := 0;
+begin
+    for name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'machine_reports'::regclass and c.relname ~ '^machine_reports_\d{8}$'
+          and to_date(right(c.relname, 8), 'YYYYMMDD') < before
+    loop
+        execute format('drop table %I', name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end $$;
+create unique index jobs_running on jobs ((true)) where state = 'running';

@@ -140,11 +140,17 @@ pub async fn append(tx: &Tx<'_>, entry: Entry<'_>, change: Change) -> Result<i64
     .await?;
     tx.exec(&UPDATE_AUDIT_HEAD, &[&logged.seq, &logged.hash])
         .await?;
+    notify(tx, change, logged.seq).await?;
+    Ok(logged.seq)
+}
+
+/// Notifies every replica at commit that change number `seq` touches this part; [`append`] does it for the first one.
+pub async fn notify(tx: &Tx<'_>, change: Change, seq: i64) -> Result<(), DbError> {
     if change != Change::Nothing {
-        let payload = format!("{} {}", change.as_str(), logged.seq);
+        let payload = format!("{} {seq}", change.as_str());
         tx.rows(&NOTIFY_CHANGE, &[&CHANNEL, &payload]).await?;
     }
-    Ok(logged.seq)
+    Ok(())
 }
 
 /// The head: the last entry's place and hash.

@@ -11,12 +11,18 @@ pub mod captures;
 pub mod catalog;
 pub mod connect;
 pub mod fleet;
+pub mod jobs;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod patches;
+pub mod payloads;
+pub mod quarantine;
 pub mod reports;
+pub mod retention;
 mod run;
 pub mod sessions;
+pub mod tiers;
 pub mod tokens;
 pub mod words;
 
@@ -41,10 +47,16 @@ pub fn all_statements() -> Vec<&'static Sql> {
         auth_tokens::ALL,
         captures::ALL,
         catalog::ALL,
-        fleet::ALL,
+        jobs::ALL,
         machines::ALL,
+        retention::ALL,
+        patches::ALL,
+        payloads::ALL,
+        quarantine::ALL,
+        fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        tiers::ALL,
         tokens::ALL,
         words::ALL,
     ]

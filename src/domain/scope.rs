@@ -54,6 +54,15 @@ impl Scope {
             && self.flavour.as_ref().is_none_or(|f| f == kernel.flavour())
             && self.architecture.is_none_or(|a| a == arch)
     }
+
+    /// Whether everything under `other` also falls under this scope.
+    pub fn contains(&self, other: &Self) -> bool {
+        let flavour = other.flavour.as_deref();
+        let flavour = flavour.or_else(|| other.kernel.as_ref().map(KernelVersion::flavour));
+        (self.kernel.is_none() || self.kernel == other.kernel)
+            && (self.flavour.is_none() || self.flavour.as_deref() == flavour)
+            && (self.architecture.is_none() || self.architecture == other.architecture)
+    }
 }
 
 impl fmt::Display for Scope {
@@ -88,5 +97,11 @@ mod tests {
         assert_eq!(scope.to_string(), "flavour aws, architecture amd64");
         assert!(Scope::parse(Some("5.15.0-107.117-aws"), Some("generic"), None).is_err());
         assert!(Scope::parse(Some(""), None, None).unwrap().is_all());
+
+        let one = Scope::parse(Some("5.15.0-107.117-aws"), None, Some("amd64")).unwrap();
+        assert!(scope.contains(&one) && !one.contains(&scope));
+        assert!(Scope::default().contains(&one) && scope.contains(&scope));
+        let other = Scope::parse(None, Some("generic"), None).unwrap();
+        assert!(!other.contains(&one) && !scope.contains(&Scope::default()));
     }
 }

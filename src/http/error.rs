@@ -9,7 +9,9 @@ use crate::service::ServiceError;
 use crate::wire::{Problem, ProblemItem};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Json, OriginalUri, Path, Query, Request};
+use axum::extract::{
+    FromRequest, FromRequestParts, Json, MatchedPath, OriginalUri, Path, Query, Request,
+};
 use axum::http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -88,6 +90,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::TooLarge(_) => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", text)
             }
+            ServiceError::Timeout(_) => Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", text),
             ServiceError::Throttled { retry_after, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "throttled", text).retry(retry_after)
             }
@@ -283,6 +286,10 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Marks an answer whose form other software knows, so that [`problems`] leaves it alone.
+#[derive(Debug, Clone, Copy)]
+pub struct AsIs;
+
 /// Answers a path that does not exist.
 pub async fn not_found() -> ApiError {
     ApiError::new(
@@ -332,7 +339,15 @@ pub async fn problems(request: Request, next: Next) -> Response {
         .chars()
         .take(ECHO_MAX)
         .collect();
+    // The old client API has a token in its path; logs get the route instead.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| path.clone(), |matched| matched.as_str().to_owned());
     let mut response = next.run(request).await;
+    if response.extensions().get::<AsIs>().is_some() {
+        return response;
+    }
     let known = response.extensions_mut().remove::<Failure>();
     let already = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes()
@@ -347,7 +362,7 @@ pub async fn problems(request: Request, next: Next) -> Response {
         return response;
     };
     if let Some(cause) = &failure.cause {
-        tracing::error!(request_id = %id, %path, status = failure.problem.status, %cause, "a request failed");
+        tracing::error!(request_id = %id, %route, status = failure.problem.status, %cause, "a request failed");
     }
     failure.problem.instance = Some(path);
     failure.problem.request_id = Some(id);

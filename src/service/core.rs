@@ -1,9 +1,19 @@
 //! What every service works with, made once at start.
 
 use super::captures::Captures;
+use super::checkin::Queue;
+use super::ingest::Gate;
+use super::jobs::Runner;
 use super::snapshots::Snapshots;
+use crate::blob::{PatchCache, Store};
+use crate::bundle::TrustStore;
 use crate::config::Config;
 use crate::db::Db;
+use crate::db::listen::Change;
+use crate::domain::token::MachineTokenKey;
+use crate::telemetry::Metrics;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The parts of a running server.
 #[derive(Debug)]
@@ -14,6 +24,34 @@ pub struct Core {
     pub db: Db,
     /// Current snapshot.
     pub snapshots: Snapshots,
-    /// Captures that record now.
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Object store.
+    pub store: Store,
+    /// Payloads in memory.
+    pub cache: PatchCache,
+    /// Certificates that modules may be signed with; `None` with policy `off`.
+    pub trust: Option<TrustStore>,
+    /// Key of machine tokens.
+    pub machine_key: MachineTokenKey,
+    /// Captures that run.
     pub captures: Captures,
+    /// Check-ins on their way to the database.
+    pub check_ins: Queue,
+    /// Bounds intake.
+    pub gate: Gate,
+    /// Runs jobs.
+    pub jobs: Runner,
+    /// Cancelled when the server is told to stop.
+    pub stopping: CancellationToken,
+}
+
+impl Core {
+    /// Brings the snapshot up to a change that is committed. A failure is logged and not told: the change stands, and
+    /// the snapshot is read again when the database is back.
+    pub(super) async fn changed(&self, change: Option<Change>, seq: i64) {
+        if let Err(error) = self.snapshots.reload(change, seq).await {
+            tracing::warn!(%error, seq, "the snapshot could not be read again after a change");
+        }
+    }
 }

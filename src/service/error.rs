@@ -1,5 +1,6 @@
 //! What a service can answer instead of a result. One file under `http/` turns these into answers.
 
+use crate::blob::BlobError;
 use crate::db::DbError;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ pub enum ServiceError {
     /// More bytes than allowed.
     #[error("{0}")]
     TooLarge(String),
+    /// The caller took too long.
+    #[error("{0}")]
+    Timeout(String),
     /// Too many attempts.
     #[error("{why}")]
     Throttled {
@@ -61,6 +65,25 @@ impl From<DbError> for ServiceError {
             DbError::Unavailable(_) | DbError::Retry(_) => Self::Unavailable(error.to_string()),
             DbError::Exists(_) | DbError::Referenced(_) => Self::Conflict(error.to_string()),
             DbError::Statement { .. } | DbError::Row(_) => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+impl From<BlobError> for ServiceError {
+    fn from(error: BlobError) -> Self {
+        match error {
+            // The object is the fault, and trying again does not help.
+            BlobError::NotFound { .. }
+            | BlobError::Corrupt { .. }
+            | BlobError::Truncated { .. }
+            | BlobError::TooLarge { .. }
+            | BlobError::WrongContent { .. } => Self::Internal(error.to_string()),
+            BlobError::Changed { .. }
+            | BlobError::Full { .. }
+            | BlobError::Denied { .. }
+            | BlobError::Unavailable { .. }
+            | BlobError::Busy
+            | BlobError::Setup { .. } => Self::Unavailable(error.to_string()),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The router of the admin API and its OpenAPI document.
 
-use super::{admins, audit, captures, machines, reports, sessions, tokens};
+use super::{
+    admins, audit, captures, jobs, machines, patches, payloads, quarantine, reports, sessions,
+    storage, tiers, tokens,
+};
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
 use crate::wire::Problem;
@@ -29,6 +32,12 @@ const DOCUMENT: &str = "/v1/openapi.json";
 fn operations() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::default()
         .merge(sessions::routes())
+        .merge(tiers::routes())
+        .merge(patches::routes())
+        .merge(payloads::routes())
+        .merge(quarantine::routes())
+        .merge(storage::routes())
+        .merge(jobs::routes())
         .merge(admins::routes())
         .merge(tokens::routes())
         .merge(machines::routes())

@@ -6,11 +6,18 @@
 mod admins;
 mod api;
 mod audit;
+mod body;
 mod captures;
 pub mod extract;
+mod jobs;
 mod machines;
+mod patches;
+mod payloads;
+mod quarantine;
 mod reports;
 mod sessions;
+mod storage;
+mod tiers;
 mod tokens;
 
 pub use api::{openapi, routes};

@@ -146,6 +146,9 @@ pub struct PromoteOutcome {
     pub payloads: u64,
     /// Machines that are offered another payload than before by it.
     pub machines: u64,
+    /// Bytes that these machines download for it, together.
+    #[serde(default)]
+    pub bytes: u64,
     /// Kernels that machines in the tiers run and for which the patches have no payload.
     pub kernels_without_payload: Vec<KernelGap>,
 }

@@ -5,19 +5,28 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use livepatch_onprem::blob::{PatchCache, Store};
+use livepatch_onprem::bundle::TrustStore;
 use livepatch_onprem::config::Config;
 use livepatch_onprem::db::sessions::NewSession;
 use livepatch_onprem::db::{admins, catalog, sessions};
+use livepatch_onprem::domain::token::MachineTokenKey;
 use livepatch_onprem::domain::token::{SESSION_PREFIX, random_token, token_hash};
 use livepatch_onprem::domain::{Role, Secret, TierName};
 use livepatch_onprem::http::admin::routes;
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::service::captures::Captures;
+use livepatch_onprem::service::checkin;
+use livepatch_onprem::service::ingest::Gate;
+use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
+use livepatch_onprem::telemetry::Metrics;
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// The password of the three administrators, who are named after their roles.
@@ -31,6 +40,7 @@ pub struct TestAdmin {
     pub core: Arc<Core>,
     router: Router,
     tokens: [String; 3],
+    folder: tempfile::TempDir,
 }
 
 /// An answer, read to its end.
@@ -78,11 +88,20 @@ impl TestAdmin {
     /// With a configuration that `change` adapts.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let test = TestDb::new().await;
+        let folder = tempfile::tempdir().unwrap();
         let mut config = Config {
             database: settings(test.url()),
             ..Config::default()
         };
+        config.patch_storage.filesystem_path = folder.path().to_owned();
         change(&mut config);
+        let store = Store::open(&config.patch_storage, &config.database)
+            .await
+            .unwrap();
+        let mut trust = TrustStore::new();
+        for certificate in &config.patch_trust.certificates {
+            trust.add(&std::fs::read(certificate).unwrap()).unwrap();
+        }
         let db = test.db();
         let table = SupportTable::parse(DEFAULT_TABLE).unwrap();
         let mut tokens = [const { String::new() }; 3];
@@ -109,8 +128,17 @@ impl TestAdmin {
             }
         }
         let core = Core {
+            cache: PatchCache::new(&config.patch_cache, store.clone()),
+            gate: Gate::new(&config.ingest),
+            jobs: Runner::new(),
+            metrics: Metrics::new(),
+            store,
+            trust: Some(trust),
             config,
             captures: Captures::load(&db).await.unwrap(),
+            machine_key: MachineTokenKey::new(&[7; 32]).unwrap(),
+            check_ins: checkin::queue(1, db.clone(), false, Metrics::new()).0,
+            stopping: CancellationToken::new(),
             snapshots: Snapshots::load(db.clone(), Arc::new(|_, _| {}))
                 .await
                 .unwrap(),
@@ -123,7 +151,13 @@ impl TestAdmin {
             router: router.with_state(Arc::clone(&core)),
             core,
             tokens,
+            folder,
         }
+    }
+
+    /// The folder that the store keeps its objects in, unless the configuration said otherwise.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The session token of an administrator of this role.

@@ -2,5 +2,8 @@
 
 pub mod admin;
 pub mod db;
+pub mod intake;
 pub mod kmod;
 pub mod s3;
+pub mod scripted;
+pub mod server;
