@@ -239,6 +239,8 @@ create table captures (
     address    inet,
     until      timestamptz not null,
     max_records integer not null,
+    -- counted up with every record, so that the bound holds for all replicas together
+    recorded   integer not null default 0,
     created_at timestamptz not null default now(),
     actor      text not null,
     check (machine_id is not null or address is not null)
@@ -249,6 +251,7 @@ create table capture_records (
     at         timestamptz not null default now(),
     record     text not null
 );
+create index capture_records_capture on capture_records (capture_id, id);
 
 -- Keys that every replica needs; empty when they are given by configuration.
 create table server_keys (
@@ -269,4 +272,33 @@ create table jobs (
     updated_at  timestamptz not null default now(),
     finished_at timestamptz
 );
+
+-- One partition of machine_reports for each day (UTC); made ahead, dropped whole.
+create function make_report_partition(day date) returns boolean language plpgsql as $$
+declare
+    name text := 'machine_reports_' || to_char(day, 'YYYYMMDD');
+begin
+    if to_regclass(name) is not null then
+        return false;
+    end if;
+    execute format('create table %I partition of machine_reports for values from (%L) to (%L)',
+        name, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+    return true;
+end $$;
+
+create function drop_report_partitions(before date) returns integer language plpgsql as $$
+declare
+    name text;
+    dropped integer := 0;
+begin
+    for name in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'machine_reports'::regclass and c.relname ~ '^machine_reports_\d{8}$'
+          and to_date(right(c.relname, 8), 'YYYYMMDD') < before
+    loop
+        execute format('drop table %I', name);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end $$;
 create unique index jobs_running on jobs ((true)) where state = 'running';

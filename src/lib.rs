@@ -4,6 +4,7 @@
 //! `domain` < `rollout`, `bundle`, `wire`, `config`, `telemetry` < `db` < `blob`, `upstream` < `service`
 //! < `http`, `tasks`, `cli`, `sim` < `app` and the binaries.
 
+pub mod app;
 pub mod blob;
 pub mod bundle;
 pub mod cli;

@@ -65,8 +65,9 @@ export LIVEPATCH_TEST_DATABASE="host=$work/socket user=livepatch dbname=postgres
 export LIVEPATCH_TEST_S3_KEY=livepatchtest LIVEPATCH_TEST_S3_SECRET=livepatchtestsecret
 export LIVEPATCH_TEST_S3_DIR=$work/s3
 mkdir "$LIVEPATCH_TEST_S3_DIR"
-# Nothing is remembered of folders, so that what a test does to the files behind the server shows at once.
-RCLONE_CONFIG=/dev/null "$rclone" serve s3 "$work/s3" --addr 127.0.0.1:0 --dir-cache-time 0s \
+# Folders are remembered for a moment only, so that what a test does to the files behind the server soon shows. (Zero
+# makes the server re-read everything at every step.)
+RCLONE_CONFIG=/dev/null "$rclone" serve s3 "$work/s3" --addr 127.0.0.1:0 --dir-cache-time 1ms \
   --auth-key "$LIVEPATCH_TEST_S3_KEY,$LIVEPATCH_TEST_S3_SECRET" >"$work/s3.log" 2>&1 &
 s3=$!
 for _ in $(seq 200); do

@@ -1,3 +1,5 @@
 //! Entry point of livepatch-admin.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    livepatch_onprem::cli::main()
+}

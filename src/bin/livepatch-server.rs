@@ -1,3 +1,15 @@
 //! Entry point of livepatch-server.
 
-fn main() {}
+use clap::Parser;
+use livepatch_onprem::server_cli::{Cli, run};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -425,3 +425,38 @@ impl Backend for Filesystem {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_settled_file_is_hashed_once_and_again_after_any_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Filesystem::open(folder.path()).await.unwrap();
+        let shared = &store.shared;
+        let expect = Expect::of(b"payload");
+        let key = Key::Payload(expect.sha256);
+        let content = Content::Bytes(Bytes::from_static(b"payload"));
+        shared.put(&key, &content, expect).unwrap();
+        let known = || shared.open_verified(&key, expect, false).unwrap().is_some();
+
+        assert!(shared.open_verified(&key, expect, true).unwrap().is_some());
+        assert!(!known(), "it is too young to be remembered");
+        let stamp = Stamp::of(&shared.open(&key).unwrap()).unwrap();
+        let later = SystemTime::now() + Duration::from_mins(1);
+        shared.verified.remember(expect.sha256, stamp, later);
+        assert!(known());
+
+        // Another file of the same size and time in its place.
+        let path = shared.path(&key);
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(folder.path().join("other"), b"PAYLOAD").unwrap();
+        fs::rename(folder.path().join("other"), &path).unwrap();
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(modified).unwrap();
+        assert!(!known());
+        let error = shared.open_verified(&key, expect, true).unwrap_err();
+        assert!(matches!(error, BlobError::Corrupt { .. }), "{error}");
+    }
+}

@@ -227,13 +227,31 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The status that a server answered with, which not every error of the library tells in its type.
+fn status(text: &str) -> Option<u16> {
+    let (_, rest) = text.rsplit_once("status code: ")?;
+    rest.get(..3)?.parse().ok()
+}
+
+/// The code and message of an S3 error document, else the text as it is.
+fn reason(text: String) -> String {
+    let part = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        Some(rest.split_once(&format!("</{name}>"))?.0)
+    };
+    match (part("Code"), part("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => text,
+    }
+}
+
 fn sort(
     place: &Arc<str>,
     operation: &'static str,
     key: Option<&Key>,
     error: object_store::Error,
 ) -> BlobError {
-    use object_store::Error as E;
     let place = place.clone();
     let text = chain(&error);
     // The store answers 404 for both; only one of them says something about the object.
@@ -244,19 +262,19 @@ fn sort(
             "the bucket does not exist; create it or correct patch-storage.s3-bucket",
         );
     }
-    match (&error, key) {
-        (E::NotFound { .. }, Some(key)) => BlobError::NotFound {
+    match (error, key, status(&text)) {
+        (object_store::Error::NotFound { .. }, Some(key), _) => BlobError::NotFound {
             key: key.clone(),
             place,
         },
-        (E::PermissionDenied { .. } | E::Unauthenticated { .. }, _) => BlobError::Denied {
+        (_, _, Some(401 | 403)) => BlobError::Denied {
             place,
             operation,
-            why: text,
+            why: reason(text),
         },
-        _ if text.contains("507 ") || text.contains("StorageFull") => BlobError::Full {
+        (_, _, Some(507)) => BlobError::Full {
             place,
-            source: text.into(),
+            source: reason(text).into(),
         },
         _ => BlobError::unavailable(&place, operation, text),
     }

@@ -63,7 +63,6 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
             burst_limit: read.int("server.burst-limit"),
             header_timeout: read.duration("server.header-timeout"),
             body_timeout: read.duration("server.body-timeout"),
-            idle_timeout: read.duration("server.idle-timeout"),
             shutdown_grace: read.duration("server.shutdown-grace"),
             max_connections: read.int("server.max-connections"),
         },

@@ -47,12 +47,11 @@ pub struct Server {
     pub concurrency_limit: u32,
     /// `server.burst-limit`: requests of clients that may wait beyond that.
     pub burst_limit: u32,
-    /// `server.header-timeout` (ours): how long a client may take to send its request head.
+    /// `server.header-timeout` (ours): how long a client may take to send its request head, and how
+    /// long a kept connection may stay silent.
     pub header_timeout: Duration,
     /// `server.body-timeout` (ours): how long a client may take to send a body, progress or not.
     pub body_timeout: Duration,
-    /// `server.idle-timeout` (ours): how long a kept-alive connection may stay silent.
-    pub idle_timeout: Duration,
     /// `server.shutdown-grace` (ours): how long running requests may take after a signal to stop.
     pub shutdown_grace: Duration,
     /// `server.max-connections` (ours): open connections in all.
@@ -71,7 +70,6 @@ impl Default for Server {
             burst_limit: 500,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(2),
-            idle_timeout: Duration::from_mins(2),
             shutdown_grace: Duration::from_secs(30),
             max_connections: 20_000,
         }

@@ -6,8 +6,11 @@
 
 pub mod admins;
 pub mod audit;
+pub mod auth_tokens;
+pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod fleet;
 pub mod jobs;
 pub mod listen;
 pub mod machines;
@@ -15,6 +18,8 @@ pub mod migrate;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
+pub mod reports;
+pub mod retention;
 mod run;
 pub mod sessions;
 pub mod tiers;
@@ -39,12 +44,17 @@ pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
         audit::ALL,
+        auth_tokens::ALL,
+        captures::ALL,
         catalog::ALL,
         jobs::ALL,
         machines::ALL,
+        retention::ALL,
         patches::ALL,
         payloads::ALL,
         quarantine::ALL,
+        fleet::ALL,
+        reports::ALL,
         sessions::ALL,
         tiers::ALL,
         tokens::ALL,

@@ -7,9 +7,11 @@
 
 use crate::service::ServiceError;
 use crate::wire::{Problem, ProblemItem};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts, Json, OriginalUri, Path, Query, Request};
+use axum::extract::{
+    FromRequest, FromRequestParts, Json, MatchedPath, OriginalUri, Path, Query, Request,
+};
 use axum::http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
@@ -88,6 +90,7 @@ impl From<ServiceError> for ApiError {
             ServiceError::TooLarge(_) => {
                 Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", text)
             }
+            ServiceError::Timeout(_) => Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", text),
             ServiceError::Throttled { retry_after, .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "throttled", text).retry(retry_after)
             }
@@ -129,7 +132,10 @@ impl From<JsonRejection> for ApiError {
             JsonRejection::JsonSyntaxError(_) => Self::new(
                 StatusCode::BAD_REQUEST,
                 "malformed",
-                format!("the body is not JSON: {}", plain(&text)),
+                format!(
+                    "the body is not JSON of the expected form: {}",
+                    plain(&text)
+                ),
             ),
             JsonRejection::JsonDataError(_) => {
                 let text = plain(&text);
@@ -188,10 +194,31 @@ impl From<QueryRejection> for ApiError {
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
+impl<T> JsonBody<T> {
+    fn not_an_object() -> ApiError {
+        ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "invalid",
+            "the body is not as expected: a JSON object with named fields is needed",
+        )
+    }
+}
+
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts.clone(), body);
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(JsonRejection::from)?;
+        // serde would read a list as a struct's fields in their order; a request always names its fields.
+        let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if first.is_some_and(|byte| matches!(byte, b'[' | b'"')) {
+            return Err(Self::not_an_object());
+        }
+        let request = Request::from_parts(parts, Body::from(bytes));
         let Json(value) = Json::from_request(request, state).await?;
         Ok(Self(value))
     }
@@ -259,6 +286,10 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Marks an answer whose form other software knows, so that [`problems`] leaves it alone.
+#[derive(Debug, Clone, Copy)]
+pub struct AsIs;
+
 /// Answers a path that does not exist.
 pub async fn not_found() -> ApiError {
     ApiError::new(
@@ -308,7 +339,15 @@ pub async fn problems(request: Request, next: Next) -> Response {
         .chars()
         .take(ECHO_MAX)
         .collect();
+    // The old client API has a token in its path; logs get the route instead.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| path.clone(), |matched| matched.as_str().to_owned());
     let mut response = next.run(request).await;
+    if response.extensions().get::<AsIs>().is_some() {
+        return response;
+    }
     let known = response.extensions_mut().remove::<Failure>();
     let already = response.headers().get(CONTENT_TYPE).is_some_and(|kind| {
         kind.as_bytes()
@@ -323,7 +362,7 @@ pub async fn problems(request: Request, next: Next) -> Response {
         return response;
     };
     if let Some(cause) = &failure.cause {
-        tracing::error!(request_id = %id, %path, status = failure.problem.status, %cause, "a request failed");
+        tracing::error!(request_id = %id, %route, status = failure.problem.status, %cause, "a request failed");
     }
     failure.problem.instance = Some(path);
     failure.problem.request_id = Some(id);

@@ -1,4 +1,47 @@
-//! HTTP: routers, extractors and one file per surface. Handlers call one service each and hold no SQL and no rules.
+//! The HTTP surface: extract, one service call, wire type out. No SQL and no business rule belongs here.
 
 pub mod admin;
+mod capture;
+mod client;
 pub mod error;
+mod governor;
+mod legacy;
+mod machine;
+mod observe;
+mod ops;
+mod patches;
+pub mod serve;
+
+use crate::service::Core;
+use axum::Router;
+use axum::middleware;
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// The router of all surfaces.
+pub fn router(core: Arc<Core>) -> Router {
+    let machines = Router::new()
+        .merge(client::routes())
+        .merge(legacy::routes())
+        .merge(patches::routes())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&core),
+            capture::capture,
+        ))
+        .layer(middleware::from_fn_with_state(
+            governor::Governor::new(&core),
+            governor::govern,
+        ));
+    Router::new()
+        .merge(machines)
+        .merge(ops::routes())
+        .merge(admin::routes())
+        .fallback(error::not_found)
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(error::problems))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&core),
+            observe::observe,
+        ))
+        .with_state(core)
+}

@@ -2,3 +2,68 @@
 
 pub mod bundle;
 pub mod config;
+mod healthcheck;
+mod quickstart;
+mod serve;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "livepatch-server",
+    version,
+    about = "An open, on-premises distribution server for Ubuntu kernel live patches",
+    long_about = "An open, on-premises distribution server for Ubuntu kernel live patches.\n\n\
+        Start with `livepatch-server quickstart`: it needs nothing but PostgreSQL's programs on this machine.\n\
+        For a real installation, write /etc/livepatch.yaml (`livepatch-server config show --defaults` prints one with \
+        every key explained), check it with `livepatch-server config check`, and run `livepatch-server serve`.",
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server against the services that the configuration names
+    Serve(serve::ServeArgs),
+    /// Run everything in one directory: a private PostgreSQL, a folder as storage, an administrator
+    Quickstart(quickstart::QuickstartArgs),
+    /// Bring the database's schema up to date and end
+    Migrate(serve::MigrateArgs),
+    /// Check, show and explain the configuration
+    Config(config::ConfigArgs),
+    /// Make and inspect patch bundles
+    Bundle(bundle::BundleArgs),
+    /// Ask a running server whether it is well; for container and service managers
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a completion script for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs a command.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(args) => serve::serve(args),
+        Command::Quickstart(args) => quickstart::run(args),
+        Command::Migrate(args) => serve::migrate(args),
+        Command::Config(args) => config::run(args),
+        Command::Bundle(args) => bundle::run(args),
+        Command::Healthcheck(args) => healthcheck::run(args),
+        Command::Completion { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "livepatch-server",
+                &mut std::io::stdout(),
+            );
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

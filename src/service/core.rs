@@ -1,5 +1,7 @@
 //! What every service works with, made once at start.
 
+use super::captures::Captures;
+use super::checkin::Queue;
 use super::ingest::Gate;
 use super::jobs::Runner;
 use super::snapshots::Snapshots;
@@ -8,8 +10,10 @@ use crate::bundle::TrustStore;
 use crate::config::Config;
 use crate::db::Db;
 use crate::db::listen::Change;
+use crate::domain::token::MachineTokenKey;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The parts of a running server.
 #[derive(Debug)]
@@ -20,18 +24,26 @@ pub struct Core {
     pub db: Db,
     /// Current snapshot.
     pub snapshots: Snapshots,
-    /// Objects.
-    pub store: Store,
-    /// Hot payloads in memory.
-    pub cache: PatchCache,
-    /// Certificates whose signatures count; `None` if none are configured.
-    pub trust: Option<TrustStore>,
-    /// What is counted.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Object store.
+    pub store: Store,
+    /// Payloads in memory.
+    pub cache: PatchCache,
+    /// Certificates that modules may be signed with; `None` with policy `off`.
+    pub trust: Option<TrustStore>,
+    /// Key of machine tokens.
+    pub machine_key: MachineTokenKey,
+    /// Captures that run.
+    pub captures: Captures,
+    /// Check-ins on their way to the database.
+    pub check_ins: Queue,
     /// Bounds intake.
     pub gate: Gate,
     /// Runs jobs.
     pub jobs: Runner,
+    /// Cancelled when the server is told to stop.
+    pub stopping: CancellationToken,
 }
 
 impl Core {

@@ -30,6 +30,9 @@ pub enum ServiceError {
     /// More bytes than allowed.
     #[error("{0}")]
     TooLarge(String),
+    /// The caller took too long.
+    #[error("{0}")]
+    Timeout(String),
     /// Too many attempts.
     #[error("{why}")]
     Throttled {

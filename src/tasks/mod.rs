@@ -1,1 +1,4 @@
-//! Work that runs beside requests.
+//! Work that runs beside requests: following changes, and retention.
+
+pub mod follow;
+pub mod retention;

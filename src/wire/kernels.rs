@@ -84,6 +84,11 @@ pub fn parse_build_date(text: &str) -> Option<Date> {
         let instant = jiff::Timestamp::from_second(text.parse().ok()?).ok()?;
         return Some(instant.to_zoned(jiff::tz::TimeZone::UTC).date());
     }
+    // Debian ends with the day of the packaging: `... Debian 6.1.147-1 (2025-08-02)`.
+    let last = text.rsplit(' ').next().unwrap_or_default();
+    if let Some(day) = last.strip_prefix('(').and_then(|day| day.strip_suffix(')')) {
+        return day.parse().ok();
+    }
     // From the right: year, zone, time, day, month.
     let mut words = text.split_ascii_whitespace().rev();
     let year: i16 = words.next().filter(|w| w.len() == 4)?.parse().ok()?;
@@ -114,6 +119,7 @@ mod tests {
             "#110-Ubuntu SMP Wed Feb 7 13:27:48 UTC 2024",
             "#110~20.04.1-Ubuntu SMP PREEMPT_DYNAMIC Wed Feb  7 13:27:48 UTC 2024",
             "Wed Feb 7 13:27:48 2024",
+            "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-07)",
         ] {
             assert_eq!(parse_build_date(text), day(2024, 2, 7), "{text}");
         }

@@ -1,7 +1,7 @@
 //! Pings: what a client says around the insertion of a module. The names of the types are public; the body is ours.
 
 use super::Token;
-use super::read::{self, ReportError, Tally, Target, Value};
+use super::read::{self, ReportError, Target, Value};
 use serde::de::MapAccess;
 use std::borrow::Cow;
 use std::fmt;
@@ -85,6 +85,22 @@ impl PingType {
             let known = |t: &&Self| read::with_key(t.as_str(), |word| word == given);
             Self::ALL.iter().find(known).copied().unwrap_or_default()
         })
+    }
+
+    /// The type of the same moment after a reboot.
+    #[must_use]
+    pub const fn rebooted(self) -> Self {
+        match self {
+            Self::Before => Self::BeforeRebooted,
+            Self::After => Self::AfterRebooted,
+            Self::Transition => Self::TransitionRebooted,
+            Self::Applied => Self::AppliedRebooted,
+            Self::After1Minute => Self::After1MinuteRebooted,
+            Self::After5Minutes => Self::After5MinutesRebooted,
+            Self::After15Minutes => Self::After15MinutesRebooted,
+            Self::Error => Self::ErrorRebooted,
+            other => other,
+        }
     }
 
     /// Whether the ping says that something failed.
@@ -188,6 +204,4 @@ impl<'de> Target<'de> for PingReport<'de> {
             _ => value.unknown(),
         }
     }
-
-    fn end(&mut self, _tally: &mut Tally) {}
 }

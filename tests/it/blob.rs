@@ -15,10 +15,12 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) log: Log,
     under: Under,
+    /// Removes the folder at the end of the test.
+    _folder: Option<tempfile::TempDir>,
 }
 
 enum Under {
-    Folder(PathBuf, Option<tempfile::TempDir>),
+    Folder(PathBuf),
     Database(Box<tokio_postgres::Client>),
 }
 
@@ -92,17 +94,24 @@ impl Bench {
         Self {
             store,
             log,
-            under: Under::Folder(config.filesystem_path, Some(folder)),
+            under: Under::Folder(config.filesystem_path),
+            _folder: Some(folder),
         }
     }
 
     pub(crate) async fn s3() -> Self {
         let (config, folder) = bucket();
         let (store, log) = logged(&config, &Database::default()).await;
+        // The S3 server remembers for a moment that the bucket was not there.
+        while store.health().await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        log.lock().unwrap().clear();
         Self {
             store,
             log,
-            under: Under::Folder(folder, None),
+            under: Under::Folder(folder),
+            _folder: None,
         }
     }
 
@@ -117,6 +126,7 @@ impl Bench {
             store,
             log,
             under: Under::Database(Box::new(client)),
+            _folder: None,
         }
     }
 
@@ -129,20 +139,24 @@ impl Bench {
     /// The folder under the store.
     pub(crate) fn folder(&self) -> &PathBuf {
         match &self.under {
-            Under::Folder(folder, _) => folder,
+            Under::Folder(folder) => folder,
             Under::Database(_) => panic!("there is no folder under a database"),
         }
     }
 
     /// Puts a file into the storage behind the store's back.
-    pub(crate) async fn plant(&self, path: &str, bytes: &[u8]) {
+    pub(crate) async fn plant(&self, relative: &str, bytes: &[u8]) {
         match &self.under {
-            Under::Folder(folder, _) => {
-                let path = folder.join(path);
+            Under::Folder(folder) => {
+                let path = folder.join(relative);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
                 std::fs::write(path, bytes).unwrap();
+                if let Ok(found) = relative.parse() {
+                    self.shows(&Key::Found(found), bytes.len()).await;
+                }
             }
             Under::Database(client) => {
+                let path = relative;
                 let size = bytes.len() as i64;
                 let row = client
                     .query_one(
@@ -156,14 +170,22 @@ impl Bench {
         }
     }
 
+    /// Waits until a change in the folder shows: the S3 server remembers sizes for a moment.
+    async fn shows(&self, key: &Key, size: usize) {
+        while self.store.head(key).await.unwrap() != Some(size as u64) {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Changes an object's bytes behind the store's back.
     pub(crate) async fn damage(&self, key: &Key, change: impl FnOnce(&mut Vec<u8>)) {
         match &self.under {
-            Under::Folder(folder, _) => {
+            Under::Folder(folder) => {
                 let path = folder.join(key.to_string());
                 let mut bytes = std::fs::read(&path).unwrap();
                 change(&mut bytes);
-                std::fs::write(path, bytes).unwrap();
+                std::fs::write(path, &bytes).unwrap();
+                self.shows(key, bytes.len()).await;
             }
             Under::Database(client) => {
                 let rows = client

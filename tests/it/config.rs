@@ -353,7 +353,7 @@ fn contradictions_are_refused_with_what_to_do() {
         "server.url-template: /patches/{filename}",
         "server.url-template: https://{filename}.example.com/",
         "server.url-template: https://u:p@h/{filename}",
-        "server: {header-timeout: 0s, body-timeout: 0s, idle-timeout: 0s}",
+        "server: {header-timeout: 0s, body-timeout: 0s}",
         "server: {concurrency-limit: 0, max-connections: 0}",
         "server.max-connections: 10",
         "server.log-level: inof",

@@ -19,8 +19,8 @@ const ORDER: &[&str] = &[
     "sim",
     "cli",
     "http",
-    "server_cli",
     "app",
+    "server_cli",
 ];
 
 /// Pure modules and what they may import; nothing that does I/O or reads a clock may be named in them.

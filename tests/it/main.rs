@@ -5,14 +5,29 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod admin_api;
+mod admin_samples;
 mod admin_sessions;
 mod blob;
+mod blob_cache;
 mod blob_contract;
+mod blob_download;
+mod blob_filesystem;
+mod blob_postgres;
+mod blob_s3;
 mod bundle;
 mod bundle_cli;
+mod cli;
+mod cli_http;
+mod cli_output;
+mod client_apply;
+mod client_cli;
+mod client_flow;
 mod config;
 mod db;
+mod documents;
 mod engine;
+mod http_limits;
 mod ingest;
 mod ingest_bad;
 mod ingest_quarantine;

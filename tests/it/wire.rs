@@ -209,6 +209,11 @@ fn pings_are_frozen_and_unknown_types_are_other() {
             *kind
         );
         assert_eq!(PingType::from_code(kind.code()), Some(*kind));
+        let word = kind.rebooted().as_str();
+        assert!(
+            *kind == PingType::Other
+                || word.starts_with(kind.as_str()) && word.ends_with("_rebooted")
+        );
     }
     let words: Vec<_> = PingType::ALL.iter().map(|k| k.as_str()).collect();
     assert_eq!(

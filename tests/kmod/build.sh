@@ -14,10 +14,22 @@ fail() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
 
 newest_release() {
   local found
-  found=$(find /usr/src -maxdepth 1 \( -name 'linux-headers-*-amd64' -o -name 'linux-headers-*-generic' \) -printf '%f\n' |
-    sed 's/^linux-headers-//' | sort -V | tail -n 1)
+  # Only the plain flavours: not -cloud-amd64, not -rt-amd64.
+  found=$(find /usr/src -maxdepth 1 -name 'linux-headers-*' -printf '%f\n' | sed 's/^linux-headers-//' |
+    grep -E '^[0-9.]+(-[0-9]+|\+[a-z0-9]+)-(amd64|arm64|generic)$' | sort -V | tail -n 1 || true)
   [ -n "$found" ] || fail "no kernel headers under /usr/src; install linux-headers-amd64 (Debian) or linux-headers-generic (Ubuntu)"
   printf '%s\n' "$found"
+}
+
+# Bundle names need a kernel's ABI number. Debian 13 and backports have none (6.12.107+deb13-amd64): the digits after
+# the + stand in for it, in the name and in the module's vermagic. Such a module fits no kernel that exists.
+named_release() {
+  local release=$1 suffix
+  case "$release" in *+*) ;; *) printf '%s\n' "$release"; return ;; esac
+  suffix=${release#*+}
+  suffix=${suffix%-*}
+  suffix=${suffix//[^0-9]/}
+  printf '%s-%s-%s\n' "${release%%+*}" "${suffix:-0}" "${release##*-}"
 }
 
 # The upload number stands in the package's version on Ubuntu (6.8.0-57.59). Debian's numbering has none: 1 is taken.
@@ -35,7 +47,8 @@ kernel_version() {
   printf '%s.%s-%s\n' "$base_abi" "${upload:-1}" "$flavour"
 }
 
-release=$(newest_release)
+headers=$(newest_release)
+release=$(named_release "$headers")
 case "${1:-}" in
   --release) printf '%s\n' "$release"; exit 0 ;;
   --kernel) kernel_version "$release"; exit 0 ;;
@@ -54,9 +67,14 @@ trap 'rm -rf "$work"' EXIT
 
 { printf '#define LIVEPATCH_TEXT "%s"\n' "$text"; cat "$here/livepatch.c"; } >"$work/$name.c"
 printf 'obj-m := %s.o\n' "$name" >"$work/Makefile"
-if ! make -C "/usr/src/linux-headers-$release" "M=$work" modules >"$work/log" 2>&1; then
+if ! make -C "/usr/src/linux-headers-$headers" "M=$work" modules >"$work/log" 2>&1; then
   cat "$work/log" >&2
-  fail "the module did not build for $release"
+  fail "the module did not build for $headers"
+fi
+if [ "$release" != "$headers" ]; then
+  objcopy -O binary --only-section=.modinfo "$work/$name.ko" "$work/modinfo"
+  LC_ALL=C sed -i "s/vermagic=$headers /vermagic=$release /" "$work/modinfo"
+  objcopy --update-section ".modinfo=$work/modinfo" "$work/$name.ko"
 fi
 # In two steps, so that a half-written module is never seen under its name.
 cp "$work/$name.ko" "$outdir/.$name.ko.$$"

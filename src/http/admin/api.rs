@@ -1,6 +1,9 @@
 //! The router of the admin API and its OpenAPI document.
 
-use super::{jobs, patches, payloads, quarantine, sessions, storage, tiers};
+use super::{
+    admins, audit, captures, jobs, machines, patches, payloads, quarantine, reports, sessions,
+    storage, tiers, tokens,
+};
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
 use crate::wire::Problem;
@@ -35,6 +38,12 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(quarantine::routes())
         .merge(storage::routes())
         .merge(jobs::routes())
+        .merge(admins::routes())
+        .merge(tokens::routes())
+        .merge(machines::routes())
+        .merge(reports::routes())
+        .merge(audit::routes())
+        .merge(captures::routes())
 }
 
 /// The admin API with its errors as problems, and the document that describes it.

@@ -3,15 +3,21 @@
 //! A handler extracts, calls one service and gives a wire type out. Every route is made with `routes!`, so that it
 //! stands in the document; a test walks the document and tries each operation.
 
+mod admins;
 mod api;
+mod audit;
 mod body;
+mod captures;
 pub mod extract;
 mod jobs;
+mod machines;
 mod patches;
 mod payloads;
 mod quarantine;
+mod reports;
 mod sessions;
 mod storage;
 mod tiers;
+mod tokens;
 
 pub use api::{openapi, routes};

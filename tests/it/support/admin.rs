@@ -10,10 +10,13 @@ use livepatch_onprem::bundle::TrustStore;
 use livepatch_onprem::config::Config;
 use livepatch_onprem::db::sessions::NewSession;
 use livepatch_onprem::db::{admins, catalog, sessions};
+use livepatch_onprem::domain::token::MachineTokenKey;
 use livepatch_onprem::domain::token::{SESSION_PREFIX, random_token, token_hash};
 use livepatch_onprem::domain::{Role, Secret, TierName};
 use livepatch_onprem::http::admin::routes;
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
+use livepatch_onprem::service::captures::Captures;
+use livepatch_onprem::service::checkin;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
@@ -23,6 +26,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// The password of the three administrators, who are named after their roles.
@@ -131,6 +135,10 @@ impl TestAdmin {
             store,
             trust: Some(trust),
             config,
+            captures: Captures::load(&db).await.unwrap(),
+            machine_key: MachineTokenKey::new(&[7; 32]).unwrap(),
+            check_ins: checkin::queue(1, db.clone(), false, Metrics::new()).0,
+            stopping: CancellationToken::new(),
             snapshots: Snapshots::load(db.clone(), Arc::new(|_, _| {}))
                 .await
                 .unwrap(),

@@ -13,11 +13,13 @@ use livepatch_onprem::db::{patches, payloads, tiers, words};
 use livepatch_onprem::domain::{Architecture, PatchVersion, Role, Scope, Sha256};
 use livepatch_onprem::service::Core;
 use livepatch_onprem::service::Snapshots;
+use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// An admin API that trusts the tests' key.
 pub async fn trusting() -> TestAdmin {
@@ -47,6 +49,10 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         metrics: Arc::clone(&core.metrics),
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
+        captures: Captures::default(),
+        machine_key: core.machine_key.clone(),
+        check_ins: core.check_ins.clone(),
+        stopping: CancellationToken::new(),
     };
     change(&mut core);
     Arc::new(core)

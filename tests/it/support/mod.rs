@@ -5,3 +5,5 @@ pub mod db;
 pub mod intake;
 pub mod kmod;
 pub mod s3;
+pub mod scripted;
+pub mod server;

@@ -56,6 +56,11 @@ pub(crate) fn bucket() -> (PatchStorage, PathBuf) {
     (config, folder)
 }
 
+/// The access key of a [`Server`]. Shorter ones are not accepted.
+pub(crate) const KEY: &str = "livepatchown";
+/// Its secret.
+pub(crate) const SECRET: &str = "livepatchownsecret";
+
 /// A real S3 server of its own, stopped on drop.
 pub(crate) struct Server {
     child: Child,
@@ -63,12 +68,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Serves `folder` with TLS, key `k` and secret `s`.
+    /// Serves `folder` with TLS, to those who know [`KEY`] and [`SECRET`].
     pub(crate) fn tls(folder: &Path, certificate: &Path, key: &Path) -> Self {
         let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/rclone");
         let tool = if tool.exists() { tool } else { "rclone".into() };
         let mut child = Command::new(tool)
-            .args(["serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", "k,s"])
+            .args(["serve", "s3", "--addr", "127.0.0.1:0", "--auth-key"])
+            .arg(format!("{KEY},{SECRET}"))
             .arg("--cert")
             .arg(certificate)
             .arg("--key")
@@ -86,11 +92,8 @@ impl Server {
             };
             if let Some(at) = line.find("https://127.0.0.1:") {
                 let rest = &line[at..];
-                let end = rest.find(['/', ']', ' ']).map_or(rest.len(), |_| {
-                    rest[8..]
-                        .find(['/', ']', ' '])
-                        .map_or(rest.len(), |e| e + 8)
-                });
+                let port = rest[18..].bytes().take_while(u8::is_ascii_digit).count();
+                let end = 18 + port;
                 break rest[..end].to_owned();
             }
             seen.push_str(&line);

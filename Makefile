@@ -1,0 +1,46 @@
+# The commands that people and CI use. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check fmt lint deny docs walkthrough setup clean-data
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
+	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
+
+test: ## install what is missing and run all tests, then the walkthrough
+	@tests/setup.sh test
+	@# nextest runs each test in a process of its own; without it cargo's own runner does.
+	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
+	  set -x; exec tests/services.sh "$${run[@]}" --locked
+	@$(MAKE) --no-print-directory walkthrough
+	@echo 'make test: all tests passed.'
+
+check: setup lint deny test ## everything that CI asks: format, lints, licences, tests
+	@echo 'make check: everything passed.'
+
+fmt: ## format the code
+	cargo fmt
+
+lint: ## formatting and clippy, with warnings as errors
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+deny: ## licences, banned crates and sources of the dependencies
+	target/tools/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
+
+docs: ## write the reference pages again that are made from the code
+	@tests/setup.sh test
+	UPDATE_DOCS=1 tests/services.sh cargo test --locked --test it -- docs reference
+
+walkthrough: ## the main job from bundle to machine, told step by step
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
+
+setup: ## install what `make check` needs
+	@tests/setup.sh check
+
+clean-data: ## delete what `make run` keeps: its database, patches and keys
+	@DATA_DIR='$(DATA_DIR)' exec tests/run.sh clean

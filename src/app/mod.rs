@@ -1,0 +1,10 @@
+//! Wiring: configuration to pools to services to listeners and tasks, and an ordered shutdown.
+//!
+//! Order of stopping: no new connections, running requests end, check-ins that wait are committed, tasks end, the pool
+//! closes.
+
+pub mod postgres;
+pub mod quickstart;
+mod start;
+
+pub use start::{Running, StartError, start};

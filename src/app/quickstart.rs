@@ -1,0 +1,157 @@
+//! `quickstart`: everything in one directory - a private PostgreSQL, a folder as object store, an administrator - so that
+//! somebody who has never seen this server has it running with one command, and keeps their data.
+
+use super::postgres::PrivatePostgres;
+use super::start::{Running, start};
+use crate::config::{Config, TrustPolicy};
+use crate::domain::Secret;
+use crate::service::auth;
+use anyhow::{Context, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// What can be chosen.
+#[derive(Debug)]
+pub struct Options {
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Certificates to trust from now on, besides those trusted before.
+    pub certificates: Vec<PathBuf>,
+    /// The administrator's password, if one is given.
+    pub password: Option<Secret>,
+}
+
+/// A running quickstart.
+#[derive(Debug)]
+pub struct Quickstart {
+    /// The server.
+    pub running: Running,
+    /// The password made for the administrator, the first time.
+    pub new_password: Option<Secret>,
+    /// How many certificates are trusted.
+    pub certificates: usize,
+    postgres: PrivatePostgres,
+    lock: File,
+}
+
+/// The administrator that a quickstart makes.
+pub const ADMINISTRATOR: &str = "admin";
+
+/// Starts everything.
+pub async fn quickstart(options: Options) -> anyhow::Result<Quickstart> {
+    let data = &options.data;
+    std::fs::create_dir_all(data).with_context(|| {
+        format!(
+            "making the data directory {}; choose another with --data-dir",
+            data.display()
+        )
+    })?;
+    let lock = File::create(data.join("lock"))
+        .with_context(|| format!("writing in {}", data.display()))?;
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        bail!(
+            "another server runs on {}; stop it, or choose another place with --data-dir",
+            data.display()
+        );
+    }
+    let certificates = keep_certificates(&data.join("certificates"), &options.certificates)?;
+    let postgres = PrivatePostgres::start(&data.join("postgres")).await?;
+    let config = config(&options, &postgres, certificates.clone());
+    let password = options.password.clone();
+    let started = async {
+        let running = start(config, true).await?;
+        let new_password = make_administrator(&running, password).await?;
+        anyhow::Ok((running, new_password))
+    };
+    match started.await {
+        Ok((running, new_password)) => Ok(Quickstart {
+            running,
+            new_password,
+            certificates: certificates.len(),
+            postgres,
+            lock,
+        }),
+        Err(error) => {
+            postgres.abandon();
+            Err(error)
+        }
+    }
+}
+
+impl Quickstart {
+    /// Stops the server, then its database.
+    pub async fn stop(self) -> anyhow::Result<bool> {
+        let drained = self.running.stop().await;
+        let status = self.postgres.stop().await?;
+        if !status.success() {
+            tracing::warn!(%status, "PostgreSQL did not stop cleanly");
+        }
+        drop(self.lock);
+        Ok(drained)
+    }
+}
+
+fn config(options: &Options, postgres: &PrivatePostgres, certificates: Vec<PathBuf>) -> Config {
+    let mut config = Config::default();
+    config.server.address = options.listen;
+    config.database.connection_string = Secret::new(postgres.url());
+    config.patch_storage.filesystem_path = options.data.join("patches");
+    config.patch_trust.policy = TrustPolicy::Require;
+    config.patch_trust.certificates = certificates;
+    config.machine_reports.enabled = true;
+    config
+}
+
+/// Copies certificates into the data directory, so that a later start without them still trusts them, and lists all.
+fn keep_certificates(directory: &Path, given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    std::fs::create_dir_all(directory)
+        .with_context(|| format!("making {}", directory.display()))?;
+    for path in given {
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("reading the certificate {}", path.display()))?;
+        crate::bundle::TrustStore::new()
+            .add(&bytes)
+            .with_context(|| format!("{} holds no certificate", path.display()))?;
+        let name = format!(
+            "{}.pem",
+            &crate::domain::Sha256::of(&bytes).to_string()[..16]
+        );
+        std::fs::write(directory.join(&name), bytes).with_context(|| format!("keeping {name}"))?;
+    }
+    let mut all: Vec<PathBuf> = std::fs::read_dir(directory)
+        .with_context(|| format!("reading {}", directory.display()))?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_file())
+        .collect();
+    all.sort();
+    Ok(all)
+}
+
+/// Makes the administrator the first time; returns the password if it was made here.
+async fn make_administrator(
+    running: &Running,
+    given: Option<Secret>,
+) -> anyhow::Result<Option<Secret>> {
+    let (password, made) = match given {
+        Some(password) => (password, false),
+        None => (random_password()?, true),
+    };
+    let created = auth::ensure_admin(&running.core.db, ADMINISTRATOR, &password)
+        .await
+        .context("making the administrator (LIVEPATCH_ADMIN_PASSWORD)")?;
+    Ok((created && made).then_some(password))
+}
+
+fn random_password() -> anyhow::Result<Secret> {
+    let mut random = [0u8; 15];
+    openssl::rand::rand_bytes(&mut random).context("no randomness")?;
+    use base64::Engine;
+    Ok(Secret::new(
+        base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(random),
+    ))
+}

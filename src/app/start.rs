@@ -1,0 +1,269 @@
+//! Starting a server from its configuration, and stopping it.
+
+use crate::blob::{PatchCache, Store};
+use crate::bundle::TrustStore;
+use crate::config::{Config, TrustPolicy};
+use crate::db::{Db, DbError, all_statements, audit, catalog, migrate, tokens};
+use crate::domain::TierName;
+use crate::domain::token::MachineTokenKey;
+use crate::http;
+use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
+use crate::service::captures::Captures;
+use crate::service::ingest::Gate;
+use crate::service::jobs::{self, Runner};
+use crate::service::{Core, Snapshots, checkin};
+use crate::tasks;
+use crate::telemetry::Metrics;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Why a server could not start. Texts name the key or the thing to mend.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Something in the configuration cannot be used.
+    #[error("{0}")]
+    Config(String),
+    /// The database cannot be reached or used.
+    #[error("the database cannot be used (database.connection-string): {0}")]
+    Database(#[from] DbError),
+    /// The schema is older than this program.
+    #[error(
+        "the database has schema version {have}, this program needs {want}; run `livepatch-server migrate`"
+    )]
+    Schema {
+        /// Version found.
+        have: i32,
+        /// Version needed.
+        want: i32,
+    },
+    /// The object store cannot be used.
+    #[error("the patch storage cannot be used (patch-storage.*): {0}")]
+    Storage(#[from] crate::blob::BlobError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} (server.server-address): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Running {
+    /// Its parts.
+    pub core: Arc<Core>,
+    /// Where it listens; the port is the real one also where `0` was asked for.
+    pub address: SocketAddr,
+    stopping: CancellationToken,
+    listener: JoinHandle<bool>,
+    writer: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// Connects, migrates if `migrate` says so, loads the snapshot, listens. Nothing listens before all of it went well.
+pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
+    let metrics = Metrics::new();
+    let db = Db::new(&config.database, metrics.database_observer()).map_err(StartError::Config)?;
+    metrics
+        .database
+        .know(all_statements().iter().map(|sql| sql.name));
+    prepare_schema(&db, run_migrations).await?;
+    let trust = load_trust(&config)?;
+    let store = Store::open(&config.patch_storage, &config.database)
+        .await?
+        .with_observer(metrics.store_observer());
+    store.health().await?;
+    let cache = PatchCache::new(&config.patch_cache, store.clone());
+    let machine_key = machine_key(&config, &db).await?;
+    let snapshots = {
+        let metrics = Arc::clone(&metrics);
+        Snapshots::load(
+            db.clone(),
+            Arc::new(move |version, took| {
+                metrics.snapshot.version.set(version as i64);
+                metrics.snapshot.reload_seconds.observe(took.as_secs_f64());
+            }),
+        )
+        .await?
+    };
+    let (check_ins, writer) = checkin::queue(
+        config.check_in.queue as usize,
+        db.clone(),
+        config.machine_reports.enabled,
+        Arc::clone(&metrics),
+    );
+    let stopping = CancellationToken::new();
+    let address = config.server.address;
+    let core = Arc::new(Core {
+        captures: Captures::load(&db).await?,
+        db,
+        snapshots,
+        metrics,
+        store,
+        cache,
+        trust,
+        machine_key,
+        gate: Gate::new(&config.ingest),
+        jobs: Runner::new(),
+        config,
+        stopping: stopping.clone(),
+        check_ins,
+    });
+    tasks::retention::once(
+        &core,
+        jiff::Zoned::now()
+            .with_time_zone(jiff::tz::TimeZone::UTC)
+            .date(),
+    )
+    .await?;
+    jobs::sweep(&core)
+        .await
+        .map_err(|e| StartError::Config(e.to_string()))?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })?;
+    let address = listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { address, source })?;
+    let router = http::router(Arc::clone(&core));
+    let serving = {
+        let (core, stopping) = (Arc::clone(&core), stopping.clone());
+        tokio::spawn(async move {
+            http::serve::serve(listener, router, &core.config.server, stopping).await
+        })
+    };
+    let tasks = vec![
+        tokio::spawn(tasks::follow::follow(Arc::clone(&core), stopping.clone())),
+        tokio::spawn(tasks::retention::run(Arc::clone(&core), stopping.clone())),
+    ];
+    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), storage = core.store.place(), "serving");
+    Ok(Running {
+        core,
+        address,
+        stopping,
+        listener: serving,
+        writer: tokio::spawn(writer.run()),
+        tasks,
+    })
+}
+
+impl Running {
+    /// A token that is cancelled when the server stops.
+    pub fn stopping(&self) -> CancellationToken {
+        self.stopping.clone()
+    }
+
+    /// Stops in order. Returns whether every request could end in time.
+    pub async fn stop(self) -> bool {
+        tracing::info!("stopping");
+        self.stopping.cancel();
+        self.core.jobs.shutdown().await;
+        let drained = self.listener.await.unwrap_or(false);
+        for task in self.tasks {
+            let _ = task.await;
+        }
+        self.core.check_ins.close();
+        let _ = self.writer.await;
+        self.core.db.close();
+        if !drained {
+            tracing::warn!(
+                "some requests did not end within server.shutdown-grace and were cut off"
+            );
+        }
+        tracing::info!("stopped");
+        drained
+    }
+}
+
+async fn prepare_schema(db: &Db, run_migrations: bool) -> Result<(), StartError> {
+    if run_migrations {
+        let migrated = migrate::migrate(db.settings()).await?;
+        if !migrated.applied.is_empty() {
+            tracing::info!(applied = ?migrated.applied, version = migrated.version, "the schema was migrated");
+        }
+    } else {
+        let (have, want) = (
+            migrate::current_version(db.settings()).await?,
+            migrate::wanted_version(),
+        );
+        if have < want {
+            return Err(StartError::Schema { have, want });
+        }
+    }
+    seed(db).await
+}
+
+/// Gives a new installation its tiers and the table of supported kernels, with an audit row.
+async fn seed(db: &Db) -> Result<(), StartError> {
+    let table =
+        SupportTable::parse(DEFAULT_TABLE).map_err(|e| StartError::Config(e.to_string()))?;
+    let mut conn = db.conn().await?;
+    let tx = conn.begin().await?;
+    if catalog::seed(&tx, &TierName::DEFAULTS, table.rows()).await? {
+        let actor = audit::Actor {
+            name: "system".to_owned(),
+            source: "start".to_owned(),
+        };
+        let entry = audit::Entry {
+            actor: &actor,
+            action: "system.seed",
+            target: "installation",
+            details: serde_json::json!({ "tiers": TierName::DEFAULTS, "supported-kernels": table.rows().len() }),
+        };
+        audit::append(&tx, entry, crate::db::listen::Change::Catalog).await?;
+    }
+    Ok(tx.commit().await?)
+}
+
+fn load_trust(config: &Config) -> Result<Option<TrustStore>, StartError> {
+    if config.patch_trust.policy == TrustPolicy::Off {
+        tracing::warn!(
+            "patch-trust.policy is off: modules are served without a look at their signatures"
+        );
+        return Ok(None);
+    }
+    let mut trust = TrustStore::new();
+    for path in &config.patch_trust.certificates {
+        add_certificates(&mut trust, path)?;
+    }
+    for certificate in trust.certificates() {
+        tracing::info!(subject = %certificate.subject, fingerprint = %certificate.fingerprint, "trusting a certificate");
+    }
+    Ok(Some(trust))
+}
+
+fn add_certificates(trust: &mut TrustStore, path: &PathBuf) -> Result<(), StartError> {
+    let wrong = |why: String| {
+        StartError::Config(format!(
+            "patch-trust.certificates: {}: {why}",
+            path.display()
+        ))
+    };
+    let bytes = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+    trust.add(&bytes).map_err(|e| wrong(e.to_string()))?;
+    Ok(())
+}
+
+/// The key of machine tokens: from the configuration, or the one that all replicas share in the database.
+async fn machine_key(config: &Config, db: &Db) -> Result<MachineTokenKey, StartError> {
+    let given = &config.auth.machine_token_key;
+    let bytes = if given.is_empty() {
+        let mut fresh = [0u8; 32];
+        openssl::rand::rand_bytes(&mut fresh)
+            .map_err(|e| StartError::Config(format!("no randomness: {e}")))?;
+        let conn = db.conn().await?;
+        tokens::server_key(&conn, "machine-token", &fresh).await?
+    } else {
+        hex::decode(given.expose().trim()).map_err(|_| {
+            StartError::Config("auth.machine-token-key: hexadecimal digits expected".to_owned())
+        })?
+    };
+    MachineTokenKey::new(&bytes)
+        .map_err(|why| StartError::Config(format!("auth.machine-token-key: {why}")))
+}

@@ -1,0 +1,112 @@
+//! The client API, current form (`/v1/client/...`) and kernel support. Which of it is public and which is ours stands
+//! in `docs/reference/compatibility.md`.
+
+use super::error::ApiError;
+use super::machine::{self, ClientBody, ClientError, ClientUrl, MachinePath};
+use crate::service::{Core, clients};
+use crate::telemetry::TokenKind;
+use crate::wire::{ClientReport, PingReport, SupportedAnswer, SupportedQuery};
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use jiff::Timestamp;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Routes that machines use; all pass through the governor.
+pub(super) fn routes() -> axum::Router<Arc<Core>> {
+    axum::Router::new()
+        .route("/v1/client/{id}", post(register).delete(deregister))
+        .route("/v1/client/{id}/info", get(info))
+        .route("/v1/client/{id}/updates", post(updates))
+        .route("/v1/client/{id}/pings", post(pings))
+        .route("/v1/api/kernels/supported", get(supported))
+}
+
+async fn register(
+    State(core): State<Arc<Core>>,
+    MachinePath(machine): MachinePath,
+    headers: HeaderMap,
+    body: ClientBody,
+) -> Result<Response, ClientError> {
+    let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
+    machine::count_keys(&core, report.unknown_keys);
+    let shown = machine::token(&headers);
+    let token = report
+        .auth_token
+        .as_ref()
+        .map(|t| t.expose())
+        .or(shown.as_deref());
+    let Some(token) = token else {
+        core.metrics.auth.failures.inc(TokenKind::None);
+        return Err(machine::no_token(report.resource_token.is_some()).into());
+    };
+    let result = clients::register(&core, machine, token, Timestamp::now()).await;
+    machine::count_auth(&core, TokenKind::Auth, &result);
+    Ok(Json(result?).into_response())
+}
+
+async fn deregister(
+    State(core): State<Arc<Core>>,
+    MachinePath(machine): MachinePath,
+    headers: HeaderMap,
+) -> Result<StatusCode, ClientError> {
+    machine::authenticated(&core, &machine, &headers, None)?;
+    clients::deregister(&core, machine).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn info(
+    State(core): State<Arc<Core>>,
+    MachinePath(machine): MachinePath,
+    headers: HeaderMap,
+) -> Result<Response, ClientError> {
+    let token = machine::token(&headers).ok_or_else(|| machine::no_token(false))?;
+    let answer = clients::info(&core, machine, &token, Timestamp::now()).await?;
+    Ok(Json(answer).into_response())
+}
+
+async fn updates(
+    State(core): State<Arc<Core>>,
+    MachinePath(machine): MachinePath,
+    url: ClientUrl,
+    headers: HeaderMap,
+    body: ClientBody,
+) -> Result<Response, ClientError> {
+    let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
+    let shown = report.machine_token.as_ref().map(|t| t.expose());
+    let (claims, tier) = machine::authenticated(&core, &machine, &headers, shown)?;
+    let base = url.base(&core);
+    let answer = clients::check_in(&core, &claims, tier, &report, &base, Timestamp::now()).await?;
+    Ok(Json(answer).into_response())
+}
+
+async fn pings(
+    State(core): State<Arc<Core>>,
+    MachinePath(machine): MachinePath,
+    headers: HeaderMap,
+    body: ClientBody,
+) -> Result<StatusCode, ClientError> {
+    let ping = PingReport::parse(&body.0).map_err(machine::unreadable)?;
+    machine::count_keys(&core, ping.unknown_keys);
+    let shown = ping.machine_token.as_ref().map(|t| t.expose());
+    let (_, tier) = machine::authenticated(&core, &machine, &headers, shown)?;
+    clients::ping(&core, machine, tier, &ping).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn supported(
+    State(core): State<Arc<Core>>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+) -> Result<Json<SupportedAnswer>, ApiError> {
+    let Query(pairs) = query?;
+    let pairs = pairs
+        .into_iter()
+        .map(|(name, value)| (Cow::Owned(name), Cow::Owned(value)));
+    let query = SupportedQuery::from_pairs(pairs);
+    let supported = clients::kernel_support(&core, &query, Timestamp::now())?;
+    Ok(Json(SupportedAnswer { supported }))
+}

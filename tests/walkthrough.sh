@@ -1,0 +1,182 @@
+#!/usr/bin/env bash
+# The main job, told step by step on real input: two live patches are compiled, signed and packed; a server takes them
+# in; an administrator lets one reach tier beta, then stable, then withdraws it; three machines show what that means.
+#
+#   tests/walkthrough.sh     (or `make walkthrough`, which builds first)
+#
+# Starts a server of its own in a temporary directory on a free loopback port and leaves nothing behind. Every step is
+# checked: the first thing that is not as told ends the walkthrough with an error. LIVEPATCH_BIN_DIR says where the
+# commands are; target/debug if it is not set. Needs what `tests/setup.sh run` installs.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+bin=$(cd "${LIVEPATCH_BIN_DIR:-$root/target/debug}" && pwd)
+for command in livepatch-server livepatch-admin livepatch-client; do
+  [ -x "$bin/$command" ] || { echo "walkthrough: $bin/$command is not there; build it: cargo build --bins" >&2; exit 1; }
+done
+export LIVEPATCH_BIN_DIR=$bin PATH=$bin:$PATH
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/livepatch-walkthrough.XXXXXX")
+# As root, the server runs PostgreSQL under another account, which has to reach its data in here.
+chmod 755 "$work"
+# The session of whoever runs this is not touched, and what their shell says about servers does not count.
+export XDG_STATE_HOME=$work/home
+unset LIVEPATCH_URL LIVEPATCH_CA_CRT LIVEPATCH_ADMIN_AUTH LIVEPATCH_ADMIN_PASSWORD LIVEPATCH_CLIENT_STATE_DIR
+
+server=
+finish() {
+  local status=$?
+  trap - EXIT
+  if [ -n "$server" ]; then
+    kill -TERM "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  fi
+  if [ "$status" != 0 ]; then
+    printf '\nwalkthrough: FAILED (exit code %s)\n' "$status" >&2
+    [ ! -s "$work/server.log" ] || { echo "what the server said:" >&2; tail -n 40 "$work/server.log" >&2; }
+  fi
+  rm -rf "$work"
+  exit "$status"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# --- How it is told ---------------------------------------------------------------------------------------------------
+
+steps=0
+step() { steps=$((steps + 1)); printf '\n%s. %s\n' "$steps" "$*"; }
+fail() { printf '\nwalkthrough: %s\n' "$*" >&2; exit 1; }
+
+# Shows a command, runs it, shows what it says; its output is then in $said. It has to succeed.
+said=
+run() {
+  local status=0
+  printf '\n   $ %s\n' "${*//$work/\$WORK}"
+  said=$("$@" 2>&1) || status=$?
+  printf '%s\n' "${said//$work/\$WORK}" | sed 's/^/     /'
+  [ "$status" = 0 ] || fail "that command ended with exit code $status, 0 was expected"
+}
+
+# What the last command has to have said, or not to have said.
+says() { [[ $said == *"$1"* ]] || fail "the last command should have said: $1"; }
+says_not() { [[ $said != *"$1"* ]] || fail "the last command should not have said: $1"; }
+
+# Speaks for one of the three machines.
+declare -A id=([one]=1f0c6e1ba97d4d6f8a1d0c9be4f70001 [two]=2f0c6e1ba97d4d6f8a1d0c9be4f70002 [three]=3f0c6e1ba97d4d6f8a1d0c9be4f70003)
+enable() {
+  run livepatch-client enable --server "$url" --cert "$certificate" --machine-id "${id[$1]}" --state-dir "$work/$1" \
+    --kernel "$kernel" --arch "$arch" --assume-applied "$2"
+}
+check() { run livepatch-client check --state-dir "$work/$1" --machine-id "${id[$1]}" --assume-applied; }
+has_patch() {
+  says "patch $2 was verified and kept"
+  local kept=("$work/$1"/*.ko)
+  [ -s "${kept[0]}" ] || fail "machine $1 should hold the module of patch $2"
+}
+has_none() {
+  says "no patch is offered to this machine"
+  ! compgen -G "$work/$1/*.ko" >/dev/null || fail "machine $1 should not hold a module"
+}
+
+# --- The walkthrough --------------------------------------------------------------------------------------------------
+
+step "Two live patches for this machine's kernel headers are compiled, signed and packed (here: by a script)."
+mapfile -t input < <("$root/tests/quickstart-input.sh" "$work/input")
+[ ${#input[@]} -eq 5 ] || fail "the bundles could not be made, see above"
+certificate=${input[0]} first=${input[1]} second=${input[2]} kernel=${input[3]} arch=${input[4]}
+run livepatch-server bundle inspect --cert "$certificate" "$first" "$second"
+says 106.1
+says 107.1
+says_not refused
+
+step "A server is started: its own database, its own storage, an administrator. It trusts the certificate of step 1."
+mkfifo "$work/server.out"
+livepatch-server quickstart --data-dir "$work/data" --listen 127.0.0.1:0 --trust-certificate "$certificate" \
+  >"$work/server.out" 2>"$work/server.log" &
+server=$!
+exec 3<"$work/server.out"
+url='' password=''
+while [ -z "$url" ] || [ -z "$password" ]; do
+  read -r -t 120 name value <&3 || fail "the server should have printed its URL and the administrator's password"
+  case "$name" in
+    URL) url=$value ;;
+    password) password=$value ;;
+  esac
+done
+printf '\n     it says: URL %s, administrator admin, and a password\n' "$url"
+export LIVEPATCH_URL=$url
+
+step "The administrator logs in. The password comes from a file, so that it stands on no command line."
+(umask 077 && printf 'admin:%s\n' "$password" >"$work/auth")
+run livepatch-admin login --auth-file "$work/auth"
+run livepatch-admin tier list
+for tier in edge beta candidate stable; do says "$tier"; done
+
+step "Both bundles are uploaded. The server checks each one's name, content and signature, and puts them in edge."
+run livepatch-admin --quiet patch upload "$first" "$second"
+says_not quarantined
+run livepatch-admin patch list
+says 106.1
+says 107.1
+run livepatch-admin --quiet storage quarantine list
+
+step "Patch 107.1 may reach beta: first a look at what that would do, then it is done."
+run livepatch-admin patch promote 107.1 beta --dry-run
+run livepatch-admin patch promote 107.1 beta --reason "fine in edge"
+
+step "A token for each of two tiers. A token enables any number of machines; it is shown once."
+beta_token=$(livepatch-admin auth-token laboratory beta)
+stable_token=$(livepatch-admin auth-token production stable)
+run livepatch-admin auth-token list
+says laboratory
+says production
+says_not "$beta_token"
+says_not "$stable_token"
+
+step "Machine one is in beta: it is offered 107.1, downloads it and verifies its hash, signature and kernel."
+printf '%s\n' "$beta_token" >"$work/beta.token"
+enable one - <"$work/beta.token"
+has_patch one 107.1
+
+step "Machine two is in stable, which the patch has not reached: it gets nothing, and is told why."
+printf '%s\n' "$stable_token" >"$work/stable.token"
+enable two - <"$work/stable.token"
+has_none two
+
+step "What beta has, stable may have now. Machine two gets the patch when it checks the next time."
+run livepatch-admin patch promote-all beta stable --reason "a week in beta without trouble"
+says 107.1
+check two
+has_patch two 107.1
+
+step "The patch turns out to be bad: it is blocked. Machine three, enabled after that, is not offered it."
+run livepatch-admin patch block 107.1 --reason "hangs on some machines"
+enable three - <"$work/stable.token"
+has_none three
+
+step "Why is each machine offered what it is? The server's reasons, the same that the machines were given."
+for machine in one two three; do
+  run livepatch-admin explain "${id[$machine]}"
+  says 107.1
+  says blocked
+done
+run livepatch-admin machine list
+for machine in one two three; do says "${id[$machine]}"; done
+run livepatch-admin report patch-health stable 107.1
+
+step "Everything that was done stands in the audit log, whose entries are chained by their hashes."
+run livepatch-admin audit list
+for action in patch.promote patch.block auth-token; do says "$action"; done
+run livepatch-admin audit verify
+
+step "The server is told to stop (SIGTERM): it answers what it has begun, then stops its database, then itself."
+kill -TERM "$server"
+status=0
+wait "$server" || status=$?
+server=
+[ "$status" = 0 ] || fail "the server ended with exit code $status, 0 was expected"
+[ ! -e "$work/data/postgres/cluster/postmaster.pid" ] || fail "the server's PostgreSQL should have been stopped"
+! grep -qi 'panicked' "$work/server.log" || fail "the server panicked: $(grep -i panicked "$work/server.log")"
+
+printf '\nwalkthrough: all %s steps went as told.\n' "$steps"
