@@ -19,8 +19,9 @@ use uuid::Uuid;
 const FIRST_SLICE: i64 = 2_000;
 /// Rows that a further slice looks at.
 const SLICE: i64 = 20_000;
-/// Rows that one page looks at, at most; then it ends short, with a cursor.
-const SCAN: i64 = 100_000;
+/// Rows that one page looks at, at most; then it ends short, with a cursor. Measured with a million machines on two
+/// shared cores: under 0.2 s, when half of the rows must be fetched from outside PostgreSQL's own buffers.
+const SCAN: i64 = 50_000;
 /// Lines of history at exactly one time that a cursor may skip.
 const MAX_SKIP: i64 = 10_000;
 

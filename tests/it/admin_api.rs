@@ -1,8 +1,8 @@
 //! What holds for every operation of the admin API: it stands in the document, asks who is there, writes the audit log
 //! if it changes something, and answers nonsense with a clear error.
 
-use crate::admin_samples::{SAMPLES, Sample, seed};
-use crate::support::admin::{Answer, TestAdmin};
+use crate::admin_samples::{SAMPLES, seed};
+use crate::support::admin::TestAdmin;
 use axum::body::Body;
 use axum::http::{Request, header};
 use livepatch_onprem::domain::Role;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Operations of the document: id to path, method and description.
-fn operations() -> BTreeMap<String, (String, String, Value)> {
+pub fn operations() -> BTreeMap<String, (String, String, Value)> {
     let document = serde_json::to_value(openapi()).unwrap();
     let mut found = BTreeMap::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -27,11 +27,8 @@ fn operations() -> BTreeMap<String, (String, String, Value)> {
     found
 }
 
-fn body(sample: &Sample) -> Option<Value> {
-    sample.body.map(|text| serde_json::from_str(text).unwrap())
-}
-
-async fn audit_rows(test: &TestAdmin) -> (i64, String, String) {
+/// The audit log: entries, and action and actor of the newest.
+pub async fn audit_rows(test: &TestAdmin) -> (i64, String, String) {
     let rows = test.db.raw().await;
     let row = rows
         .query_one(
@@ -91,9 +88,9 @@ fn every_operation_says_what_it_is_for_and_how_it_fails() {
             "{id}"
         );
         for status in ["401", "503", "default"] {
-            let problem = &responses[status]["content"]["application/problem+json"]["schema"];
-            assert_eq!(
-                problem["$ref"], "#/components/schemas/Problem",
+            let shared = responses[status]["$ref"].as_str().unwrap();
+            assert!(
+                shared.starts_with("#/components/responses/"),
                 "{id} {status}"
             );
         }
@@ -141,7 +138,7 @@ async fn every_operation_asks_who_is_there() {
     let test = TestAdmin::new().await;
     seed(&test).await;
     for sample in SAMPLES {
-        let mut body = body(sample);
+        let mut body = sample.json();
         if sample.operation == "sessions.login" {
             body.as_mut().unwrap()["password"] = json!("a wrong password");
         }
@@ -173,7 +170,7 @@ async fn a_lesser_role_is_refused_and_changes_nothing() {
     for sample in SAMPLES {
         for role in Role::ALL.into_iter().filter(|role| *role < sample.role) {
             let answer = test
-                .ask(role, sample.method, sample.path, body(sample))
+                .ask(role, sample.method, sample.path, sample.json())
                 .await;
             assert_eq!(
                 answer.status, 403,
@@ -197,7 +194,7 @@ async fn every_change_and_only_a_change_is_in_the_audit_log() {
     let mut count = 0;
     for sample in SAMPLES {
         let answer = test
-            .ask(sample.role, sample.method, sample.path, body(sample))
+            .ask(sample.role, sample.method, sample.path, sample.json())
             .await;
         assert!(
             answer.status.is_success(),
@@ -222,238 +219,6 @@ async fn every_change_and_only_a_change_is_in_the_audit_log() {
         .expect(200);
     assert_eq!(verdict.body["ok"], true);
     assert_eq!(verdict.body["entries"], count);
-}
-
-/// A clear refusal, or an answer, but no failure.
-fn no_failure(what: &str, answer: &Answer) {
-    assert!(
-        !answer.status.is_server_error(),
-        "{what}: {} {:#}",
-        answer.status,
-        answer.body
-    );
-    if answer.status.is_client_error() {
-        answer.problem();
-        assert!(answer.detail().len() > 10, "{what}: {:?}", answer.detail());
-        assert!(answer.body["request-id"].is_string() && answer.body["instance"].is_string());
-    }
-}
-
-#[tokio::test]
-async fn nonsense_in_a_body_is_refused_with_the_field_named() {
-    let test = TestAdmin::new().await;
-    seed(&test).await;
-    let long = "x".repeat(100_000);
-    for sample in SAMPLES.iter().filter(|sample| sample.body.is_some()) {
-        let good = body(sample).unwrap();
-        let ask = async |body: Value| {
-            test.ask(Role::Admin, sample.method, sample.path, Some(body))
-                .await
-        };
-        let mut unknown = good.clone();
-        unknown["nonsense"] = json!(1);
-        let answer = ask(unknown).await.expect(422);
-        assert!(answer.detail().contains("nonsense"), "{}", answer.detail());
-        for wrong in [json!([]), json!("x"), json!(null)] {
-            no_failure(sample.operation, &ask(wrong).await.expect(422));
-        }
-        for field in good.as_object().unwrap().keys() {
-            // Each on its own administrator's budget of failed logins.
-            for wrong in [
-                json!([[]]),
-                json!({"a": {"b": 1}}),
-                json!(1e300),
-                json!(-1),
-                json!(""),
-                json!("\u{0}"),
-                json!(long),
-            ] {
-                let mut bad = good.clone();
-                bad[field] = wrong.clone();
-                let answer = ask(bad).await;
-                no_failure(&format!("{} {field}", sample.operation), &answer);
-                // A list that is no list, and an object that is no object, are named wherever they stand.
-                if wrong.is_array() && answer.status == 422 {
-                    let pointer = answer.body["errors"][0]["pointer"].as_str().unwrap();
-                    assert_eq!(pointer, format!("/{field}"), "{}", answer.body);
-                } else if wrong.is_array() {
-                    assert_eq!(answer.status, 400, "{} {field}", sample.operation);
-                    assert!(answer.detail().contains(field), "{}", answer.detail());
-                }
-                test.db
-                    .raw()
-                    .await
-                    .execute("delete from login_failures", &[])
-                    .await
-                    .unwrap();
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn bodies_that_are_not_json_are_refused() {
-    let test = TestAdmin::new().await;
-    let ask = async |kind: &str, body: Body| {
-        let request = Request::post("/v1/admin/auth-tokens")
-            .header(
-                header::AUTHORIZATION,
-                format!("Bearer {}", test.token(Role::Admin)),
-            )
-            .header(header::CONTENT_TYPE, kind)
-            .body(body)
-            .unwrap();
-        test.send(request).await
-    };
-    let good = r#"{"name":"a","tier":"beta"}"#;
-    assert_eq!(
-        ask("text/plain", good.into()).await.expect(415).problem(),
-        "unsupported-media-type"
-    );
-    assert_eq!(
-        ask("application/json", "{".into())
-            .await
-            .expect(400)
-            .problem(),
-        "malformed"
-    );
-    assert_eq!(
-        ask("application/json", "".into())
-            .await
-            .expect(400)
-            .problem(),
-        "malformed"
-    );
-    assert_eq!(
-        ask("application/json", Body::from(vec![0xff; 100]))
-            .await
-            .expect(400)
-            .problem(),
-        "malformed"
-    );
-    ask("application/json", "[".repeat(100_000).into())
-        .await
-        .expect(422);
-    ask("application/json", r#"["a","beta"]"#.into())
-        .await
-        .expect(422);
-    let deep = format!(
-        r#"{{"name":"a","tier":"beta","labels":{}"#,
-        r#"{"a":"#.repeat(40_000)
-    );
-    ask("application/json", deep.into()).await.expect(422);
-    let large = format!(r#"{{"name":"{}"}}"#, "x".repeat(300 << 10));
-    assert_eq!(
-        ask("application/json", large.into())
-            .await
-            .expect(413)
-            .problem(),
-        "too-large"
-    );
-    ask("application/json; charset=utf-8", good.into())
-        .await
-        .expect(201);
-}
-
-#[tokio::test]
-async fn nonsense_in_a_query_is_refused_with_the_parameter_named() {
-    let test = TestAdmin::new().await;
-    seed(&test).await;
-    let foreign = "bWFjaGluZXMKeA";
-    let operations = operations();
-    let mut lists = 0;
-    for sample in SAMPLES.iter().filter(|sample| sample.method == "GET") {
-        let parameters = operations[sample.operation].2["parameters"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let names: BTreeSet<&str> = parameters
-            .iter()
-            .filter(|p| p["in"] == "query")
-            .filter_map(|p| p["name"].as_str())
-            .collect();
-        if names.is_empty() {
-            continue;
-        }
-        let with = |query: &str| {
-            let joint = if sample.path.contains('?') { '&' } else { '?' };
-            format!("{}{joint}{query}", sample.path)
-        };
-        let answer = test.get(&with("nonsense=1")).await.expect(400);
-        assert!(answer.detail().contains("nonsense"), "{}", answer.detail());
-        if names.contains("cursor") {
-            lists += 1;
-            for bad in [
-                "limit=0",
-                "limit=1001",
-                "limit=-1",
-                "limit=x",
-                "limit=99999999999999999999",
-                "limit=",
-            ] {
-                no_failure(bad, &test.get(&with(bad)).await.expect(400));
-            }
-            for bad in [
-                "",
-                "x",
-                "%00",
-                "%F0%9F%92%A9",
-                foreign,
-                &"A".repeat(5000),
-                "..%2F..",
-            ] {
-                let answer = test.get(&with(&format!("cursor={bad}"))).await.expect(400);
-                assert!(answer.detail().contains("cursor"), "{}", answer.detail());
-            }
-        }
-        for name in names
-            .iter()
-            .filter(|name| !matches!(**name, "cursor" | "limit"))
-        {
-            let base = sample.path.split('?').next().unwrap();
-            for bad in ["", "%00", "x%0Ay", "-1", "%C3%BC", &"z".repeat(3000)] {
-                let answer = test.get(&format!("{base}?{name}={bad}")).await;
-                no_failure(&format!("{} {name}={bad}", sample.operation), &answer);
-            }
-        }
-    }
-    assert!(lists >= 7, "{lists}");
-}
-
-#[tokio::test]
-async fn nonsense_in_a_path_is_refused() {
-    let test = TestAdmin::new().await;
-    seed(&test).await;
-    for sample in SAMPLES {
-        let (template, method, _) = &operations()[sample.operation];
-        if !template.contains('{') {
-            continue;
-        }
-        for bad in [
-            "x",
-            "0",
-            "%00",
-            "%ff",
-            "..%2F..",
-            "%C3%BC",
-            "99999999999999999999",
-            &"f".repeat(3000),
-        ] {
-            let path = template
-                .split('/')
-                .map(|part| if part.starts_with('{') { bad } else { part });
-            let path = path.collect::<Vec<_>>().join("/");
-            let answer = test.ask(Role::Admin, method, &path, body(sample)).await;
-            assert!(
-                answer.status.is_client_error(),
-                "{path}: {} {:#}",
-                answer.status,
-                answer.body
-            );
-            no_failure(&path, &answer);
-        }
-    }
-    assert_eq!(audit_rows(&test).await.0, 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 use crate::support::admin::TestAdmin;
 use livepatch_onprem::domain::Role;
+use serde_json::Value;
 
 /// A machine that is in tier `stable`, enabled by the auth token `old`.
 pub const MACHINE: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
@@ -26,6 +27,13 @@ pub struct Sample {
     pub role: Role,
     /// For a mutation: the action in the audit log.
     pub action: Option<&'static str>,
+}
+
+impl Sample {
+    /// The body, parsed.
+    pub fn json(&self) -> Option<Value> {
+        self.body.map(|text| serde_json::from_str(text).unwrap())
+    }
 }
 
 const fn read(operation: &'static str, path: &'static str) -> Sample {

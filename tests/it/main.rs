@@ -5,9 +5,18 @@
     reason = "a test binary has no outside; `pub` marks what other test files use"
 )]
 
+mod admin_admins;
 mod admin_api;
+mod admin_audit;
+mod admin_captures;
+mod admin_explain;
+mod admin_machines;
+mod admin_nonsense;
+mod admin_reports;
 mod admin_samples;
 mod admin_sessions;
+mod admin_throttle;
+mod admin_tokens;
 mod blob;
 mod blob_cache;
 mod blob_contract;

@@ -111,6 +111,7 @@ fn head() -> OpenApi {
                 .security_scheme("basic", SecurityScheme::Http(basic))
                 .schema(Problem::name(), Problem::schema())
                 .schemas_from_iter(problem_parts())
+                .responses_from_iter(PROBLEMS.map(|(_, it)| (it.name, problem(it.text))))
                 .build(),
         ))
         .security(Some([
@@ -155,36 +156,73 @@ fn complete(path: &str, operation: &mut Operation) {
             .all(|need| *need == SecurityRequirement::default())
     });
     let takes_input = operation.request_body.is_some() || operation.parameters.is_some();
-    let problems = [
-        (
-            "400",
-            takes_input,
-            "The request is wrong; says what is expected",
-        ),
-        ("401", true, "No valid proof of who asks"),
-        ("403", !open, "The caller's role does not suffice"),
-        (
-            "429",
-            true,
-            "Too many failed logins; `Retry-After` says when to try again",
-        ),
-        (
-            "503",
-            true,
-            "Something the server depends on is not available; `Retry-After` says when to try again",
-        ),
-        ("default", true, "Any other problem"),
-    ];
-    for (status, applies, text) in problems {
+    for (status, problem) in PROBLEMS {
+        let applies = match problem.name {
+            "Invalid" => takes_input,
+            "Forbidden" => !open,
+            _ => true,
+        };
         if applies {
-            operation
-                .responses
-                .responses
+            let reference = Ref::from_response_name(problem.name);
+            let responses = &mut operation.responses.responses;
+            responses
                 .entry(status.to_owned())
-                .or_insert_with(|| RefOr::T(problem(text)));
+                .or_insert(RefOr::Ref(reference));
         }
     }
 }
+
+/// A way to fail that operations share.
+struct SharedProblem {
+    name: &'static str,
+    text: &'static str,
+}
+
+/// By status.
+const PROBLEMS: [(&str, SharedProblem); 6] = [
+    (
+        "400",
+        SharedProblem {
+            name: "Invalid",
+            text: "The request is wrong; says what is expected",
+        },
+    ),
+    (
+        "401",
+        SharedProblem {
+            name: "Unauthorized",
+            text: "No valid proof of who asks",
+        },
+    ),
+    (
+        "403",
+        SharedProblem {
+            name: "Forbidden",
+            text: "The caller's role does not suffice",
+        },
+    ),
+    (
+        "429",
+        SharedProblem {
+            name: "Throttled",
+            text: "Too many failed logins; `Retry-After` says when to try again",
+        },
+    ),
+    (
+        "503",
+        SharedProblem {
+            name: "Unavailable",
+            text: "Something the server depends on is not available; `Retry-After` says when to try again",
+        },
+    ),
+    (
+        "default",
+        SharedProblem {
+            name: "Other",
+            text: "Any other problem",
+        },
+    ),
+];
 
 fn problem(text: &str) -> Response {
     let content = ContentBuilder::new()
