@@ -29,6 +29,7 @@ mod bundle_cli;
 mod cli;
 mod cli_http;
 mod cli_output;
+mod client_api;
 mod client_apply;
 mod client_cli;
 mod client_flow;
