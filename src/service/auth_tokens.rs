@@ -98,7 +98,7 @@ pub async fn create(
     let seq = audit::append(&tx, entry, Change::Tokens).await?;
     tx.commit().await?;
     drop(conn);
-    core.snapshots.reload(Some(Change::Tokens), seq).await?;
+    core.changed(Some(Change::Tokens), seq).await;
     Ok(AuthTokenCreated {
         name: request.name,
         tier: request.tier,
@@ -125,7 +125,7 @@ pub async fn revoke(core: &Core, actor: &Actor, name: &str) -> Result<(), Servic
     let seq = audit::append(&tx, entry, Change::Tokens).await?;
     tx.commit().await?;
     drop(conn);
-    core.snapshots.reload(Some(Change::Tokens), seq).await?;
+    core.changed(Some(Change::Tokens), seq).await;
     Ok(())
 }
 

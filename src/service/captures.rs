@@ -74,6 +74,14 @@ impl Captures {
         Ok(())
     }
 
+    /// Reads them again after a change that is committed. A failure is logged and not told: the change stands, and the
+    /// captures are read again when the database is back.
+    async fn changed(&self, db: &Db) {
+        if let Err(error) = self.reload(db).await {
+            tracing::warn!(%error, "the captures could not be read again after a change");
+        }
+    }
+
     /// The capture that wants a request of this machine from this address, if any does. Costs next to nothing while
     /// there is no capture.
     pub fn wanted(&self, machine: Option<&MachineId>, address: IpAddr) -> Option<i64> {
@@ -212,7 +220,7 @@ pub async fn start(
         tx.commit().await?;
         capture
     };
-    core.captures.reload(&core.db).await?;
+    core.captures.changed(&core.db).await;
     Ok(capture.into())
 }
 
@@ -233,7 +241,7 @@ pub async fn stop(core: &Core, actor: &Actor, id: i64) -> Result<(), ServiceErro
         audit::append(&tx, entry, Change::Captures).await?;
         tx.commit().await?;
     }
-    core.captures.reload(&core.db).await?;
+    core.captures.changed(&core.db).await;
     Ok(())
 }
 

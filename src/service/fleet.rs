@@ -180,13 +180,6 @@ pub async fn show(core: &Core, machine: MachineId) -> Result<Machine, ServiceErr
     Ok(row(core, machine).await?.into())
 }
 
-/// Makes this replica know a decision about a machine. The decision's own connection must be back in the pool by then,
-/// since this takes one.
-async fn known(core: &Core, seq: i64) -> Result<(), ServiceError> {
-    let change = Some(Change::Overrides);
-    Ok(core.snapshots.reload(change, seq).await?)
-}
-
 /// Writes the audit entry of a decision about a machine and commits; its place in the log.
 async fn commit(tx: Tx<'_>, entry: Entry<'_>) -> Result<i64, ServiceError> {
     let seq = audit::append(&tx, entry, Change::Overrides).await?;
@@ -224,7 +217,7 @@ pub async fn move_to(
         };
         commit(tx, entry).await?
     };
-    known(core, seq).await?;
+    core.changed(Some(Change::Overrides), seq).await;
     show(core, machine).await
 }
 
@@ -255,7 +248,7 @@ pub async fn revoke(
         };
         commit(tx, entry).await?
     };
-    known(core, seq).await?;
+    core.changed(Some(Change::Overrides), seq).await;
     show(core, machine).await
 }
 
@@ -277,7 +270,8 @@ pub async fn forget(core: &Core, actor: &Actor, machine: MachineId) -> Result<()
         };
         commit(tx, entry).await?
     };
-    known(core, seq).await
+    core.changed(Some(Change::Overrides), seq).await;
+    Ok(())
 }
 
 impl From<HistoryRow> for HistoryEntry {

@@ -125,7 +125,7 @@ pub fn check(name: &str, password: &Secret) -> Result<(), ServiceError> {
             "the password is too long: at most {MAX_BYTES} bytes are taken"
         ));
     }
-    if text.chars().any(|c| c.is_control()) {
+    if text.chars().any(char::is_control) {
         return refuse("the password must not hold control characters".to_owned());
     }
     if text.eq_ignore_ascii_case(name) {

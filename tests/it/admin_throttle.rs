@@ -15,7 +15,7 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
             "POST",
             "/login",
             None,
-            login("admin", "wrong wrong wrong"),
+            Some(login("admin", "wrong wrong wrong")),
         )
         .await
         .expect(401);
@@ -26,7 +26,7 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
             "POST",
             "/login",
             None,
-            login("admin", PASSWORD),
+            Some(login("admin", PASSWORD)),
         )
         .await
         .expect(429);
@@ -57,7 +57,7 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
         "POST",
         "/login",
         None,
-        login("admin", PASSWORD),
+        Some(login("admin", PASSWORD)),
     )
     .await
     .expect(200);
@@ -66,7 +66,7 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
         "POST",
         "/login",
         None,
-        login("viewer", PASSWORD),
+        Some(login("viewer", PASSWORD)),
     )
     .await
     .expect(200);
@@ -80,7 +80,7 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
         "POST",
         "/login",
         None,
-        login("admin", PASSWORD),
+        Some(login("admin", PASSWORD)),
     )
     .await
     .expect(200);
@@ -105,7 +105,7 @@ async fn the_delay_doubles_up_to_minutes_and_is_forgotten() {
             "POST",
             "/login",
             None,
-            login("nobody", "wrong wrong wrong"),
+            Some(login("nobody", "wrong wrong wrong")),
         )
         .await
         .expect(401);
@@ -149,7 +149,7 @@ async fn a_source_that_tries_many_accounts_is_delayed_as_a_whole() {
         "POST",
         "/login",
         None,
-        login("one", "wrong wrong wrong"),
+        Some(login("one", "wrong wrong wrong")),
     )
     .await
     .expect(401);
@@ -170,7 +170,7 @@ async fn a_source_that_tries_many_accounts_is_delayed_as_a_whole() {
             "POST",
             "/login",
             None,
-            login(name, "wrong wrong wrong"),
+            Some(login(name, "wrong wrong wrong")),
         )
         .await
         .expect(401);
@@ -181,7 +181,7 @@ async fn a_source_that_tries_many_accounts_is_delayed_as_a_whole() {
         "POST",
         "/login",
         None,
-        login("viewer", PASSWORD),
+        Some(login("viewer", PASSWORD)),
     )
     .await
     .expect(429);
@@ -190,7 +190,7 @@ async fn a_source_that_tries_many_accounts_is_delayed_as_a_whole() {
         "POST",
         "/login",
         None,
-        login("viewer", PASSWORD),
+        Some(login("viewer", PASSWORD)),
     )
     .await
     .expect(200);

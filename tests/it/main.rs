@@ -42,6 +42,7 @@ mod ingest_bad;
 mod ingest_crash;
 mod ingest_quarantine;
 mod layering;
+mod main_job;
 mod promotion;
 mod storage;
 mod support;
