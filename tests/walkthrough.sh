@@ -115,7 +115,7 @@ for tier in edge beta candidate stable; do says "$tier"; done
 
 step "Both bundles are uploaded. The server checks each one's name, content and signature, and puts them in edge."
 run livepatch-admin --quiet patch upload "$first" "$second"
-says_not quarantined
+says "2 stored, 0 already there, 0 quarantined, 0 not sent"
 run livepatch-admin patch list
 says 106.1
 says 107.1
@@ -126,23 +126,26 @@ run livepatch-admin patch promote 107.1 beta --dry-run
 run livepatch-admin patch promote 107.1 beta --reason "fine in edge"
 
 step "A token for each of two tiers. A token enables any number of machines; it is shown once."
-beta_token=$(livepatch-admin auth-token laboratory beta)
-stable_token=$(livepatch-admin auth-token production stable)
+make_token() {
+  printf '\n   $ livepatch-admin auth-token %s\n     lpa_... (not shown here)\n' "$*"
+  (umask 077 && livepatch-admin --quiet auth-token "$@" >"$work/$1.token")
+  [[ $(<"$work/$1.token") == lpa_* ]] || fail "the command should have printed a token and nothing else"
+}
+make_token laboratory beta
+make_token production stable
 run livepatch-admin auth-token list
 says laboratory
 says production
-says_not "$beta_token"
-says_not "$stable_token"
+says_not lpa_
 
 step "Machine one is in beta: it is offered 107.1, downloads it and verifies its hash, signature and kernel."
-printf '%s\n' "$beta_token" >"$work/beta.token"
-enable one - <"$work/beta.token"
+enable one - <"$work/laboratory.token"
 has_patch one 107.1
 
 step "Machine two is in stable, which the patch has not reached: it gets nothing, and is told why."
-printf '%s\n' "$stable_token" >"$work/stable.token"
-enable two - <"$work/stable.token"
+enable two - <"$work/production.token"
 has_none two
+says "107.1 is not offered: it has reached tier beta, not yet stable"
 
 step "What beta has, stable may have now. Machine two gets the patch when it checks the next time."
 run livepatch-admin patch promote-all beta stable --reason "a week in beta without trouble"
@@ -152,14 +155,20 @@ has_patch two 107.1
 
 step "The patch turns out to be bad: it is blocked. Machine three, enabled after that, is not offered it."
 run livepatch-admin patch block 107.1 --reason "hangs on some machines"
-enable three - <"$work/stable.token"
+says "2 machines say they run this version"
+enable three - <"$work/production.token"
 has_none three
+says "107.1 is not offered: it is blocked"
 
 step "Why is each machine offered what it is? The server's reasons, the same that the machines were given."
 for machine in one two three; do
   run livepatch-admin explain "${id[$machine]}"
-  says 107.1
-  says blocked
+  says "107.1 is not offered: it is blocked"
+  # Who got it before is told more than who never had it.
+  case $machine in
+    one | two) says "107.1, which the machine runs, is blocked" ;;
+    three) says_not "which the machine runs" ;;
+  esac
 done
 run livepatch-admin machine list
 for machine in one two three; do says "${id[$machine]}"; done
@@ -167,8 +176,9 @@ run livepatch-admin report patch-health stable 107.1
 
 step "Everything that was done stands in the audit log, whose entries are chained by their hashes."
 run livepatch-admin audit list
-for action in patch.promote patch.block auth-token; do says "$action"; done
+for action in session.open payload.ingest patch.promote patch.promote-all patch.block auth-token.create; do says "$action"; done
 run livepatch-admin audit verify
+says "The audit log is whole"
 
 step "The server is told to stop (SIGTERM): it answers what it has begun, then stops its database, then itself."
 kill -TERM "$server"

@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long the cluster may take to answer at first. A crashed one replays its log before.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// The longest path of a Unix socket that the kernel takes.
 const SOCKET_PATH_MAX: usize = 100;
 const USER: &str = "livepatch";

@@ -7,6 +7,7 @@ use crate::config::{Config, TrustPolicy};
 use crate::domain::Secret;
 use crate::service::auth;
 use anyhow::{Context, bail};
+use base64::Engine;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -150,7 +151,6 @@ async fn make_administrator(
 fn random_password() -> anyhow::Result<Secret> {
     let mut random = [0u8; 15];
     openssl::rand::rand_bytes(&mut random).context("no randomness")?;
-    use base64::Engine;
     Ok(Secret::new(
         base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(random),
     ))

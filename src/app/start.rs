@@ -42,7 +42,7 @@ pub enum StartError {
     },
     /// The object store cannot be used.
     #[error("the patch storage cannot be used (patch-storage.*): {0}")]
-    Storage(#[from] crate::blob::BlobError),
+    Storage(#[source] Box<crate::blob::BlobError>),
     /// The address cannot be listened on.
     #[error("cannot listen on {address} (server.server-address): {source}")]
     Listen {
@@ -51,6 +51,12 @@ pub enum StartError {
         /// Why not.
         source: std::io::Error,
     },
+}
+
+impl From<crate::blob::BlobError> for StartError {
+    fn from(error: crate::blob::BlobError) -> Self {
+        Self::Storage(Box::new(error))
+    }
 }
 
 /// A running server.

@@ -38,7 +38,7 @@ async fn register(
     let token = report
         .auth_token
         .as_ref()
-        .map(|t| t.expose())
+        .map(super::super::wire::token::Token::expose)
         .or(shown.as_deref());
     let Some(token) = token else {
         core.metrics.auth.failures.inc(TokenKind::None);
@@ -77,7 +77,10 @@ async fn updates(
     body: ClientBody,
 ) -> Result<Response, ClientError> {
     let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
-    let shown = report.machine_token.as_ref().map(|t| t.expose());
+    let shown = report
+        .machine_token
+        .as_ref()
+        .map(super::super::wire::token::Token::expose);
     let (claims, tier) = machine::authenticated(&core, &machine, &headers, shown)?;
     let base = url.base(&core);
     let answer = clients::check_in(&core, &claims, tier, &report, &base, Timestamp::now()).await?;
@@ -92,7 +95,10 @@ async fn pings(
 ) -> Result<StatusCode, ClientError> {
     let ping = PingReport::parse(&body.0).map_err(machine::unreadable)?;
     machine::count_keys(&core, ping.unknown_keys);
-    let shown = ping.machine_token.as_ref().map(|t| t.expose());
+    let shown = ping
+        .machine_token
+        .as_ref()
+        .map(super::super::wire::token::Token::expose);
     let (_, tier) = machine::authenticated(&core, &machine, &headers, shown)?;
     clients::ping(&core, machine, tier, &ping).await?;
     Ok(StatusCode::NO_CONTENT)

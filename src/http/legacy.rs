@@ -40,7 +40,7 @@ async fn enable(
     let Some(token) = report
         .auth_token
         .as_ref()
-        .map(|t| t.expose())
+        .map(super::super::wire::token::Token::expose)
         .or(shown.as_deref())
     else {
         return Err(machine::no_token(report.resource_token.is_some()).into());

@@ -120,14 +120,13 @@ pub async fn info(
     now: Timestamp,
 ) -> Result<InfoAnswer, ServiceError> {
     let snapshot = core.snapshots.get_full();
-    let tier_id = match core.machine_key.verify(token) {
-        Some(claims) => snapshot.admit(&claims, &machine).map_err(refused)?,
-        None => {
-            let entry = snapshot
-                .enabling_token(&token_hash(token), now.as_microsecond())
-                .map_err(refused)?;
-            snapshot.tier_of(&machine, entry)
-        }
+    let tier_id = if let Some(claims) = core.machine_key.verify(token) {
+        snapshot.admit(&claims, &machine).map_err(refused)?
+    } else {
+        let entry = snapshot
+            .enabling_token(&token_hash(token), now.as_microsecond())
+            .map_err(refused)?;
+        snapshot.tier_of(&machine, entry)
     };
     let known = promptly(core, async |conn: &Conn| {
         machines::info(conn, machine).await

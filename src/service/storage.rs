@@ -9,7 +9,7 @@ use crate::bundle::BundleName;
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::payloads::{self, Filter, Listed, ObjectOf};
-use crate::domain::TierName;
+use crate::domain::{Scope, TierName};
 use crate::rollout::Catalog;
 use crate::telemetry::Verification;
 use crate::wire::admin::{
@@ -33,16 +33,17 @@ pub async fn list(core: &Core, query: &PayloadQuery) -> Result<Page<PayloadEntry
     let after = match &query.cursor {
         Some(cursor) => {
             let [name] = paging::decode("payloads", cursor)?;
-            Some(name)
+            Some(paging::part::<BundleName>(&name)?.to_string())
         }
         None => None,
     };
+    let flavour = Scope::parse(None, query.flavour.as_deref(), None)?.flavour;
     let filter = Filter {
         after,
         version: query.version,
         kernel: query.kernel.clone(),
         architecture: query.architecture,
-        flavour: query.flavour.clone(),
+        flavour,
     };
     let limit = paging::limit(query.limit);
     let rows = payloads::page(&core.db.conn().await?, &filter, limit as i64 + 1).await?;

@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 1 << 20;
 const MAX_DETAIL: usize = 300;
 const CONNECT: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(30);
-const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
+const DOWNLOAD: Duration = Duration::from_mins(30);
 
 /// How to reach a server.
 #[derive(Debug, Clone, Default)]

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn failed_checks_are_tried_again_ever_more_slowly() {
-        let interval = Duration::from_secs(3600);
+        let interval = Duration::from_hours(1);
         let waits: Vec<u64> = (1..=9)
             .map(|n| retry_delay(n, interval, None).as_secs())
             .collect();

@@ -12,9 +12,9 @@ use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long tasks may take to move to the new code. The kernel itself retries every second, without end.
-const TRANSITION: Duration = Duration::from_secs(120);
+const TRANSITION: Duration = Duration::from_mins(2);
 /// How long a tool may run.
-const TOOL: Duration = Duration::from_secs(60);
+const TOOL: Duration = Duration::from_mins(1);
 /// sysfs does not notify of the end of a transition, so it is looked at this often.
 const LOOK: Duration = Duration::from_millis(100);
 

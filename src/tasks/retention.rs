@@ -42,7 +42,7 @@ pub async fn once(core: &Core, today: Date) -> Result<(), DbError> {
             Ok(_) => tx.commit().await?,
             // Rows of that day lie in the default partition already; they are dropped by age from there.
             Err(error) => {
-                tracing::warn!(%error, %day, "no partition could be made for a day of the history")
+                tracing::warn!(%error, %day, "no partition could be made for a day of the history");
             }
         }
     }

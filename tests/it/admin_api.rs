@@ -7,6 +7,8 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use livepatch_onprem::domain::Role;
 use livepatch_onprem::http::admin::openapi;
+use livepatch_onprem::service::jobs;
+use livepatch_onprem::wire::admin::JobState;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -65,7 +67,7 @@ fn every_operation_is_in_the_table_of_samples() {
         }
         assert_eq!(
             sample.action.is_some(),
-            method != "GET",
+            !matches!(method.as_str(), "GET" | "HEAD"),
             "{}",
             sample.operation
         );
@@ -156,7 +158,9 @@ async fn every_operation_asks_who_is_there() {
                 )
                 .await;
             assert_eq!(answer.status, 401, "{}: {}", sample.operation, answer.body);
-            assert_eq!(answer.problem(), "unauthorized");
+            if sample.method != "HEAD" {
+                assert_eq!(answer.problem(), "unauthorized");
+            }
             assert!(answer.headers.contains_key(header::WWW_AUTHENTICATE));
         }
     }
@@ -203,6 +207,12 @@ async fn every_change_and_only_a_change_is_in_the_audit_log() {
             answer.status,
             answer.body
         );
+        if sample.operation.starts_with("storage.") {
+            // One job runs at a time.
+            let id = answer.body["id"].as_i64().unwrap();
+            let job = jobs::wait(&test.core, id).await.unwrap();
+            assert_eq!(job.state, JobState::Done, "{job:?}");
+        }
         count += i64::from(sample.action.is_some());
         let (rows, action, actor) = audit_rows(&test).await;
         assert_eq!(rows, count, "{}", sample.operation);

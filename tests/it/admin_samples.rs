@@ -2,6 +2,7 @@
 //! table, and fail if an operation of the OpenAPI document has no row in it.
 
 use crate::support::admin::TestAdmin;
+use livepatch_onprem::blob::{Expect, Key};
 use livepatch_onprem::domain::Role;
 use serde_json::Value;
 
@@ -11,6 +12,9 @@ pub const MACHINE: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 pub const DOOMED: &str = "ffffffffffffffffffffffffffffffff";
 /// A session of the administrator `viewer`.
 pub const SESSION: &str = "11111111-2222-4333-8444-555555555555";
+
+/// A payload that is stored, and in quarantine as well.
+pub const PAYLOAD: &str = "livepatch-5.15.0-107.117-generic-107.1-amd64.tar.bz2";
 
 /// A request for one operation.
 #[derive(Debug)]
@@ -187,6 +191,123 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "capture.stop",
     ),
+    read("tiers.list", "/tiers"),
+    change(
+        "tiers.create",
+        ("POST", "/tiers"),
+        Some(r#"{"name":"lab","before":"edge"}"#),
+        Role::Operator,
+        "tier.create",
+    ),
+    change(
+        "tiers.change",
+        ("PATCH", "/tiers/lab"),
+        Some(r#"{"name":"bench"}"#),
+        Role::Operator,
+        "tier.rename",
+    ),
+    change(
+        "tiers.delete",
+        ("DELETE", "/tiers/bench?move-to=edge"),
+        None,
+        Role::Operator,
+        "tier.delete",
+    ),
+    read("patches.list", "/patches"),
+    read("patches.show", "/patches/107.1"),
+    change(
+        "patches.promote",
+        ("POST", "/patches/107.1/promote"),
+        Some(r#"{"tier":"beta","scope":{"flavour":"generic"},"reason":"tested","dry-run":false}"#),
+        Role::Operator,
+        "patch.promote",
+    ),
+    change(
+        "patches.promote-all",
+        ("POST", "/promote-all"),
+        Some(r#"{"from":"beta","to":"stable","reason":"tested","dry-run":false}"#),
+        Role::Operator,
+        "patch.promote-all",
+    ),
+    change(
+        "patches.block",
+        ("POST", "/patches/107.1/block"),
+        Some(r#"{"scope":{"architecture":"amd64"},"reason":"oops"}"#),
+        Role::Operator,
+        "patch.block",
+    ),
+    change(
+        "patches.unblock",
+        ("POST", "/patches/107.1/unblock"),
+        Some(r#"{"scope":{"architecture":"amd64"},"reason":"fine"}"#),
+        Role::Operator,
+        "patch.unblock",
+    ),
+    change(
+        "patches.hold",
+        ("POST", "/patches/107.1/hold"),
+        Some(r#"{"scope":{},"reason":"wait"}"#),
+        Role::Operator,
+        "patch.hold",
+    ),
+    change(
+        "patches.resume",
+        ("POST", "/patches/107.1/resume"),
+        Some(r#"{"scope":{},"reason":"go"}"#),
+        Role::Operator,
+        "patch.resume",
+    ),
+    read("payloads.list", "/payloads?version=107.1&flavour=generic"),
+    Sample {
+        method: "HEAD",
+        ..read(
+            "payloads.check",
+            "/payloads/livepatch-5.15.0-107.117-generic-107.1-amd64.tar.bz2?sha256=906b9186ff583184b015cd3a037f96fdeb883134a16a9787b3761266ae26f687",
+        )
+    },
+    // The body is the bundle, here one that is set aside.
+    change(
+        "payloads.upload",
+        (
+            "PUT",
+            "/payloads/livepatch-5.15.0-107.117-generic-108.1-amd64.tar.bz2",
+        ),
+        Some(r#"{"no":"bundle"}"#),
+        Role::Operator,
+        "quarantine.add",
+    ),
+    read("quarantine.list", "/quarantine"),
+    read("quarantine.show", "/quarantine/1"),
+    change(
+        "quarantine.release",
+        ("POST", "/quarantine/1/release"),
+        None,
+        Role::Operator,
+        "quarantine.release",
+    ),
+    change(
+        "quarantine.drop-file",
+        ("DELETE", "/quarantine/2"),
+        None,
+        Role::Operator,
+        "quarantine.drop",
+    ),
+    change(
+        "storage.refresh",
+        ("POST", "/storage/refresh"),
+        Some(r#"{"remove-originals":false,"dry-run":true}"#),
+        Role::Operator,
+        "storage.refresh",
+    ),
+    change(
+        "storage.verify",
+        ("POST", "/storage/verify"),
+        None,
+        Role::Operator,
+        "storage.verify",
+    ),
+    read("jobs.list", "/jobs"),
+    read("jobs.show", "/jobs/1"),
     // Last, because it ends the session that the others use.
     change(
         "sessions.logout",
@@ -210,6 +331,22 @@ pub async fn seed(test: &TestAdmin) {
             select m::uuid, t.id, a.id, now(), now(), w.id, 1, 1, 4
             from unnest(array['{MACHINE}', '{DOOMED}']) m, tiers t, auth_tokens a, words w where t.name = 'stable'",
     ))
+    .await
+    .unwrap();
+    // A payload, and the same content in quarantine twice; the content is the file's name.
+    let bytes = PAYLOAD.as_bytes();
+    let expect = Expect::of(bytes);
+    for key in [Key::Payload(expect.sha256), Key::Quarantine(expect.sha256)] {
+        let content = bytes.to_vec().into();
+        test.core.store.put(&key, content, expect).await.unwrap();
+    }
+    test.plant_payloads(&[PAYLOAD]).await;
+    rows.batch_execute(
+        "update payloads set size = length(filename);
+         insert into quarantine (filename, sha256, size, code, reason, source, actor)
+            select n, y.sha256, y.size, 'not-tar', 'x', 'upload', 'admin'
+            from payloads y, unnest(array[y.filename, 'other']) n",
+    )
     .await
     .unwrap();
     test.core.snapshots.reload(None, i64::MAX).await.unwrap();

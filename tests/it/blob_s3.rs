@@ -447,10 +447,7 @@ async fn a_presigned_url_reads_one_object_and_nothing_else() {
             break;
         }
         assert_eq!(status, 200);
-        assert!(
-            start.elapsed() < Duration::from_secs(60),
-            "it never expires"
-        );
+        assert!(start.elapsed() < Duration::from_mins(1), "it never expires");
         tokio::task::yield_now().await;
     }
 

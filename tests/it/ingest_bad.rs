@@ -240,6 +240,9 @@ async fn a_real_bundle_under_another_payloads_name_is_kept_apart() {
     assert_eq!(test.rows("payloads").await, 0);
 }
 
+/// What it is, name, body and headers of an upload; status and a part of the answer's text.
+type Refused<'a> = (&'a str, &'a str, Body, Vec<(&'a str, String)>, u16, &'a str);
+
 #[tokio::test]
 async fn what_is_not_even_whole_is_refused_and_not_kept() {
     let test = trusting_with(|config| config.ingest.max_bundle_bytes = 1 << 20).await;
@@ -253,7 +256,7 @@ async fn what_is_not_even_whole_is_refused_and_not_kept() {
     let declared = |value: String| vec![("x-content-sha256", value)];
     let long = vec![("content-length", (2 << 20).to_string())];
     let long_name = format!("livepatch-{}.tar.bz2", "x".repeat(5000));
-    let cases: Vec<(&str, &str, Body, Vec<(&str, String)>, u16, &str)> = vec![
+    let cases: Vec<Refused<'_>> = vec![
         (
             "no bundle's name",
             "x.tar.bz2",
@@ -415,7 +418,7 @@ async fn a_spool_that_cannot_be_written_is_said_so() {
     let error = ingest::bundle(&test.core, &actor(), "upload", &name, None, body).await;
     match error {
         Err(ServiceError::Unavailable(why)) => {
-            assert!(why.contains("ingest.spool-directory"), "{why}")
+            assert!(why.contains("ingest.spool-directory"), "{why}");
         }
         other => panic!("{other:?}"),
     }

@@ -106,7 +106,7 @@ async fn tiers_are_made_renamed_and_moved_while_nothing_depends_on_them() {
         ("lab", json!({"name": "A B"}), 422),
         ("lab", json!({"nam": "x"}), 422),
         ("lab", json!({"name": "x".repeat(64)}), 422),
-        ("lab", json!([]), 400),
+        ("lab", json!([]), 422),
     ] {
         assert_eq!(
             change(&test, tier, body.clone()).await,

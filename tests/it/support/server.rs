@@ -4,8 +4,11 @@ use super::db::{TestDb, settings};
 use super::kmod;
 use livepatch_onprem::app::{self, Running};
 use livepatch_onprem::config::Config;
-use livepatch_onprem::db::audit::Actor;
-use livepatch_onprem::service::Core;
+use livepatch_onprem::domain::Secret;
+use livepatch_onprem::service::{Core, auth};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -13,15 +16,19 @@ use tempfile::TempDir;
 /// A running server with what it stands on.
 pub struct TestServer {
     running: Option<Running>,
-    /// Its database.
-    pub db: TestDb,
-    /// Its storage.
+    /// Its database; shared with replicas.
+    pub db: Arc<TestDb>,
+    /// Its storage; shared with replicas.
     pub folder: Arc<TempDir>,
     /// A client without proxies and redirects.
     pub http: reqwest::Client,
     /// Where it is.
     pub url: String,
 }
+
+/// The administrator of every test server.
+const ADMIN: &str = "admin";
+const PASSWORD: &str = "correct horse battery";
 
 /// The configuration of a test server, before a test changes it.
 pub fn config(db: &TestDb, folder: &TempDir) -> Config {
@@ -32,7 +39,7 @@ pub fn config(db: &TestDb, folder: &TempDir) -> Config {
     config.server.address = ([127, 0, 0, 1], 0).into();
     config.server.shutdown_grace = Duration::from_secs(5);
     config.patch_storage.filesystem_path = folder.path().join("patches");
-    config.patch_trust.certificates = vec![kmod::keys().cert.clone()];
+    config.patch_trust.certificates = vec![kmod::keys().cert];
     config.machine_reports.enabled = true;
     config
 }
@@ -45,15 +52,22 @@ impl TestServer {
 
     /// With a changed configuration.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let db = TestDb::new().await;
+        let db = Arc::new(TestDb::new().await);
         Self::on(db, Arc::new(tempfile::tempdir().unwrap()), change).await
     }
 
-    /// On a given database and folder: a second replica, or a restart.
-    pub async fn on(db: TestDb, folder: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
+    /// Another replica, or this server again after it stopped.
+    pub async fn beside(&self, change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(Arc::clone(&self.db), Arc::clone(&self.folder), change).await
+    }
+
+    async fn on(db: Arc<TestDb>, folder: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&db, &folder);
         change(&mut config);
         let running = app::start(config, true).await.unwrap();
+        auth::ensure_admin(&running.core.db, ADMIN, &Secret::new(PASSWORD))
+            .await
+            .unwrap();
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
@@ -76,7 +90,7 @@ impl TestServer {
     }
 
     /// Host and port.
-    pub fn address(&self) -> std::net::SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
     }
 
@@ -84,12 +98,115 @@ impl TestServer {
     pub async fn stop(&mut self) -> bool {
         self.running.take().unwrap().stop().await
     }
+
+    /// A request of the administrator, below `/v1/admin`; panics unless it is answered well.
+    pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
+        let url = format!("{}/v1/admin/{path}", self.url);
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), &url)
+            .basic_auth(ADMIN, Some(PASSWORD));
+        if !body.is_null() {
+            request = request.json(&body);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{method} {path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// Takes a real bundle in through the admin API.
+    pub async fn upload(&self, bundle: &Path) -> Value {
+        let name = bundle.file_name().unwrap().to_str().unwrap();
+        let url = format!("{}/v1/admin/payloads/{name}", self.url);
+        let request = self
+            .http
+            .put(url)
+            .basic_auth(ADMIN, Some(PASSWORD))
+            .body(std::fs::read(bundle).unwrap());
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{name}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// A new auth token for a tier.
+    pub async fn token(&self, name: &str, tier: &str) -> String {
+        let made = self
+            .admin("POST", "auth-tokens", json!({ "name": name, "tier": tier }))
+            .await;
+        made["token"].as_str().unwrap().to_owned()
+    }
 }
 
-/// Who acts in tests.
-pub fn actor() -> Actor {
-    Actor {
-        name: "tester".to_owned(),
-        source: "127.0.0.1".to_owned(),
+/// A machine that speaks the client API by hand.
+pub struct Machine {
+    /// Its id.
+    pub id: String,
+    /// Its machine token.
+    pub token: String,
+    kernel: String,
+}
+
+impl Machine {
+    /// Registers machine number `n`, of the kernel that the test bundles are for.
+    pub async fn register(server: &TestServer, n: u32, auth_token: &str) -> Self {
+        let id = format!("{:032x}", u128::from(n) + 1);
+        let answer = server
+            .http
+            .post(format!("{}/v1/client/{id}", server.url))
+            .json(&json!({ "auth-token": auth_token }))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        let answer: Value = answer.json().await.unwrap();
+        let token = answer["machine-token"].as_str().unwrap().to_owned();
+        let kernel = kmod::kernel().to_string();
+        Self { id, token, kernel }
+    }
+
+    /// What it reports: the patch it runs, if any.
+    pub fn report(&self, applied: Option<&str>) -> Value {
+        let state = if applied.is_some() {
+            "applied"
+        } else {
+            "unapplied"
+        };
+        json!({
+            "Client-Version": "v10.8.3", "Machine-Id": self.id, "Architecture": "amd64", "CPU-Model": "test",
+            "Status": [{ "Kernel": self.kernel, "Running": true,
+                "Livepatch": { "CheckState": "checked", "State": state, "Version": applied.unwrap_or_default() } }],
+        })
+    }
+
+    /// Checks in, whatever the answer.
+    pub async fn try_check(&self, server: &TestServer, applied: Option<&str>) -> reqwest::Response {
+        server
+            .http
+            .post(format!("{}/v1/client/{}/updates", server.url, self.id))
+            .bearer_auth(&self.token)
+            .json(&self.report(applied))
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Checks in and returns the answer.
+    pub async fn check(&self, server: &TestServer, applied: Option<&str>) -> Value {
+        let answer = self.try_check(server, applied).await;
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    }
+
+    /// The version offered at a check-in; empty if none.
+    pub async fn offered(&self, server: &TestServer, applied: Option<&str>) -> String {
+        let answer = self.check(server, applied).await;
+        answer["patches"][0]["version"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 }
