@@ -40,6 +40,7 @@ mod engine;
 mod http_limits;
 mod ingest;
 mod ingest_bad;
+mod ingest_crash;
 mod ingest_quarantine;
 mod layering;
 mod main_job;
