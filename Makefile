@@ -32,8 +32,8 @@ deny: ## licences, banned crates and sources of the dependencies
 	target/tools/bin/cargo-deny --locked check --hide-inclusion-graph licenses bans sources
 
 docs: ## write the reference pages again that are made from the code
-	@tests/setup.sh test
-	UPDATE_DOCS=1 tests/services.sh cargo test --locked --test it -- docs reference
+	@tests/setup.sh run
+	UPDATE_DOCS=1 cargo test --locked --test it -- is_current
 
 walkthrough: ## the main job from bundle to machine, told step by step
 	cargo build --locked --bins

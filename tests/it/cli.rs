@@ -80,23 +80,6 @@ fn the_reference_of_commands_is_current() {
 }
 
 #[test]
-fn the_references_of_the_other_programs_are_current() {
-    let intro = |name: &str| {
-        format!("Generated from the command line itself. `{name} COMMAND --help` shows the same.")
-    };
-    let server = livepatch_onprem::server_cli::Cli::command();
-    check_page(
-        "commands-server.md",
-        &docs::markdown(server, &intro("livepatch-server")),
-    );
-    let client = livepatch_onprem::sim::cli::Cli::command();
-    check_page(
-        "commands-client.md",
-        &docs::markdown(client, &intro("livepatch-client")),
-    );
-}
-
-#[test]
 fn the_reference_of_exit_codes_is_current() {
     let mut page = String::from(
         "# Exit codes of livepatch-admin\n\nThey do not change between versions.\n\n| code | name | meaning |\n|---|---|---|\n",

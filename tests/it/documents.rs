@@ -1,5 +1,8 @@
-//! The documents hold together: links lead somewhere, every page is in the index, commands that pages show exist.
+//! The documents hold together: links lead somewhere, every page is in the index, `make` targets that pages name exist,
+//! and the pages of commands are what the commands say (`make docs` writes them again).
 
+use clap::{Command, CommandFactory};
+use livepatch_onprem::cli::docs;
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
@@ -101,4 +104,39 @@ fn make_targets_that_pages_name_exist() {
             page.display()
         );
     }
+}
+
+/// Compares a generated page with the committed one, or writes it with `UPDATE_DOCS=1`.
+fn check_generated(name: &str, command: Command, intro: &str) {
+    let page = docs::markdown(command, intro);
+    let path = root().join("docs/reference").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        committed == page,
+        "docs/reference/{name} is not what the command says; run `make docs` and commit it"
+    );
+}
+
+#[test]
+fn the_page_of_livepatch_server_is_current() {
+    check_generated(
+        "commands-server.md",
+        livepatch_onprem::server_cli::Cli::command(),
+        "Generated from the command line itself. `livepatch-server COMMAND --help` shows the same. The configuration that \
+         `serve`, `migrate` and `config` read is described in [configuration.md](configuration.md).",
+    );
+}
+
+#[test]
+fn the_page_of_livepatch_client_is_current() {
+    check_generated(
+        "commands-client.md",
+        livepatch_onprem::sim::cli::Cli::command(),
+        "Generated from the command line itself. `livepatch-client COMMAND --help` shows the same. This is the reference \
+         client of this project, for tests and for trying things out. It is not Canonical's client; what is known of \
+         the protocol of that one stands in [compatibility.md](compatibility.md).",
+    );
 }
