@@ -115,6 +115,23 @@ pub fn queue(capacity: usize, db: Db, history: bool, metrics: Arc<Metrics>) -> (
     )
 }
 
+/// Whose check-ins of a group were not stored.
+enum Lost {
+    None,
+    Some(Vec<MachineId>),
+    All,
+}
+
+impl Lost {
+    fn covers(&self, machine: MachineId) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(machines) => machines.contains(&machine),
+            Self::All => true,
+        }
+    }
+}
+
 impl Queue {
     /// Hands a check-in over and waits until it is committed.
     pub async fn store(&self, check_in: CheckIn) -> Result<(), NotStored> {
@@ -158,17 +175,23 @@ impl Writer {
                 .check_ins
                 .queue_length
                 .set(self.jobs.len() as i64);
-            let result = self.write(&jobs).await;
+            let lost = self.write(&jobs).await;
             for job in jobs.drain(..) {
+                let machine = job.check_in.row.machine;
+                let result = if lost.covers(machine) {
+                    Err(NotStored::Unavailable)
+                } else {
+                    Ok(())
+                };
                 // A caller that has gone away no longer wants to know.
                 let _ = job.done.send(result);
             }
         }
     }
 
-    async fn write(&mut self, jobs: &[Job]) -> Result<(), NotStored> {
+    async fn write(&mut self, jobs: &[Job]) -> Lost {
         if self.failed_at.is_some_and(|at| at.elapsed() < BREATHER) {
-            return Err(NotStored::Unavailable);
+            return Lost::All;
         }
         // The last report of each machine, in order of machine.
         let mut last: HashMap<MachineId, &CheckIn> = HashMap::with_capacity(jobs.len());
@@ -178,26 +201,50 @@ impl Writer {
         let mut group: Vec<&CheckIn> = last.into_values().collect();
         group.sort_unstable_by_key(|check_in| check_in.row.machine);
         let started = Instant::now();
-        let result = self.commit(&group).await;
-        self.metrics
-            .check_ins
+        let mut lost = Vec::new();
+        let result = self.commit_what_can_be(&group, &mut lost).await;
+        let metrics = &self.metrics.check_ins;
+        metrics
             .flush_seconds
             .observe(started.elapsed().as_secs_f64());
-        self.metrics
-            .check_ins
-            .group_size
-            .observe(group.len() as f64);
+        metrics.group_size.observe(group.len() as f64);
         match result {
-            Ok(()) => {
-                self.failed_at = None;
-                Ok(())
-            }
+            Ok(()) if lost.is_empty() => Lost::None,
+            Ok(()) => Lost::Some(lost),
             Err(error) => {
                 tracing::error!(%error, check_ins = jobs.len(), "check-ins could not be stored");
                 self.failed_at = Some(Instant::now());
-                Err(NotStored::Unavailable)
+                Lost::All
             }
         }
+    }
+
+    /// Commits the group; if the database refuses it for what is in it, halves it until only the culprits are left
+    /// out, so that one machine whose tier was just deleted does not cost the others their reports.
+    async fn commit_what_can_be(
+        &mut self,
+        group: &[&CheckIn],
+        lost: &mut Vec<MachineId>,
+    ) -> Result<(), DbError> {
+        let mut open = vec![group];
+        while let Some(part) = open.pop() {
+            match self.commit(part).await {
+                Ok(()) => self.failed_at = None,
+                Err(error @ (DbError::Unavailable(_) | DbError::Retry(_))) => return Err(error),
+                Err(error) => match part {
+                    [] => {}
+                    [one] => {
+                        tracing::warn!(%error, machine = %one.row.machine, "a check-in could not be stored");
+                        lost.push(one.row.machine);
+                    }
+                    more => {
+                        let (first, second) = more.split_at(more.len() / 2);
+                        open.extend([second, first]);
+                    }
+                },
+            }
+        }
+        Ok(())
     }
 
     async fn commit(&mut self, group: &[&CheckIn]) -> Result<(), DbError> {

@@ -162,9 +162,22 @@ fn applied(report: &ClientReport<'_>, state: MachineState) -> Option<PatchVersio
     }
 }
 
-/// Cuts a reported text to the longest that is kept, at a character's end.
+/// Cuts a reported text to the longest that is kept, at a character's end, and takes out NUL, which PostgreSQL cannot
+/// store.
 fn bounded(text: Option<&Cow<'_, str>>, longest: usize) -> Option<Box<str>> {
-    text.map(|text| text[..text.floor_char_boundary(longest)].into())
+    text.map(|text| {
+        let cut = &text[..text.floor_char_boundary(longest)];
+        if cut.contains('\0') {
+            cut.replace('\0', "").into()
+        } else {
+            cut.into()
+        }
+    })
+}
+
+/// Times that a machine can have had; others, which PostgreSQL may not be able to store, count as not reported.
+fn plausible(date: Date) -> bool {
+    (1970..=9999).contains(&date.year())
 }
 
 /// A check-in: decides, stores the report, answers. `base` makes a download's address of a file name.
@@ -204,8 +217,8 @@ pub async fn check_in(
             kernel_id: None,
             client_version_id: None,
             cpu_model_id: None,
-            boot_time: report.boot_time,
-            build_date: report.build_date,
+            boot_time: report.boot_time.filter(|time| plausible(today(*time))),
+            build_date: report.build_date.filter(|date| plausible(*date)),
             patch: report.version().map_or(0, PatchVersion::code),
             offered: decision.payload.map_or(0, |p| p.version.code()),
             architecture: architecture.map_or(0, Architecture::code),
@@ -316,7 +329,7 @@ pub async fn ping(
             patch: version.map_or(0, PatchVersion::code),
             architecture: architecture.map_or(0, Architecture::code),
             state: state.unwrap_or(MachineState::Unknown).code(),
-            message: message.replace('\0', ""),
+            message: message.into(),
         };
         machines::insert_ping(conn, &row).await
     })

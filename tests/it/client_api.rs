@@ -294,3 +294,56 @@ async fn pings_are_stored_and_counted_within_bounds() {
     );
     assert!(!metrics.contains("made-up"));
 }
+
+#[tokio::test]
+async fn odd_reports_cost_nobody_else_theirs() {
+    let server = TestServer::with_two_patches().await;
+    let good = Machine::register(&server, 1, &server.token("good", "edge").await).await;
+    let doomed = Machine::register(&server, 2, &server.token("doomed", "edge").await).await;
+    // The token and the machine vanish behind the server's back: its row can no longer be written.
+    let raw = server.db.raw().await;
+    raw.batch_execute(&format!(
+        "delete from machines where id = '{}'; delete from auth_tokens where name = 'doomed'",
+        doomed.id
+    ))
+    .await
+    .unwrap();
+    let mut odd = good.report(None);
+    odd["Boot-Time"] = json!("-009998-01-01T00:00:00Z");
+    odd["CPU-Model"] = json!("with \u{0} in it");
+    odd["Client-Version"] = json!("x".repeat(5000));
+    odd["kernel-build-date"] = json!("-009998-01-01");
+    let send = async |machine: &Machine, body: &Value| -> Value {
+        let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
+        let answer = server
+            .http
+            .post(url)
+            .bearer_auth(&machine.token)
+            .json(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json().await.unwrap()
+    };
+    let doomed_report = doomed.report(None);
+    let both = (0..40).map(|n| {
+        if n % 2 == 0 {
+            send(&good, &odd)
+        } else {
+            send(&doomed, &doomed_report)
+        }
+    });
+    let answers = futures_util::future::join_all(both).await;
+    for (n, answer) in answers.iter().enumerate() {
+        assert_eq!(answer["stored"], n % 2 == 0, "{answer}");
+        assert_eq!(answer["patches"][0]["version"], "107.1");
+    }
+    let rows = raw
+        .query("select w.text, boot_time is null from machines m join words w on w.id = m.cpu_model_id", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(rows[0].get::<_, String>(0), "with  in it");
+    assert!(rows[0].get::<_, bool>(1));
+}
