@@ -45,13 +45,15 @@ The path of the bundle is printed. The same input gives the same bytes.
 
 Examples:
   Make a key, then a bundle for one kernel:
-    openssl req -x509 -newkey rsa:4096 -nodes -days 3650 -subj '/CN=Our Live Patches' -keyout key.pem -out cert.pem
-    livepatch-server bundle pack --ko fix.ko --kernel 5.15.0-107.117-generic --version 107.1 --arch amd64 \\
-        --key key.pem --cert cert.pem --fix 'CVE-2024-1086=use after free in netfilter' -o out/
+    openssl req -x509 -newkey rsa:4096 -nodes -days 3650 -subj '/CN=Our Live Patches' \\
+        -keyout key.pem -out cert.pem
+    livepatch-server bundle pack --ko fix.ko --key key.pem --cert cert.pem \\
+        --kernel 5.15.0-107.117-generic --version 107.1 --arch amd64 \\
+        --fix 'CVE-2024-1086=use after free in netfilter' -o out/
 
   Pack a module that was signed elsewhere, e.g. with a key in hardware:
-    livepatch-server bundle pack --ko signed.ko --keep-signature --kernel 5.15.0-107.117-generic \\
-        --version 107.1 --arch amd64")]
+    livepatch-server bundle pack --ko signed.ko --keep-signature \\
+        --kernel 5.15.0-107.117-generic --version 107.1 --arch amd64")]
 struct PackArgs {
     /// The kernel module
     #[arg(long, value_name = "FILE")]
@@ -86,8 +88,8 @@ struct PackArgs {
     #[arg(long)]
     obsolete: bool,
     /// Directory to write to; made if missing
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
-    output: PathBuf,
+    #[arg(short = 'o', long, value_name = "DIR", default_value = ".")]
+    output_dir: PathBuf,
     /// Replace a different bundle of the same name
     #[arg(long)]
     force: bool,
@@ -107,7 +109,8 @@ Examples:
     livepatch-server bundle inspect --cert cert.pem out/*.tar.bz2
 
   For programs:
-    livepatch-server bundle inspect --cert cert.pem --output json out/*.tar.bz2 | jq '.[] | select(.verdict == \"refused\")'")]
+    livepatch-server bundle inspect --cert cert.pem --output json out/*.tar.bz2 |
+        jq -r '.[] | select(.verdict == \"refused\") | .file'")]
 struct InspectArgs {
     /// The bundles
     #[arg(value_name = "FILE", required = true)]
@@ -213,7 +216,7 @@ fn run_pack(args: PackArgs, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         built_at: None,
     })
     .with_context(|| format!("cannot pack {} as {name}", args.ko.display()))?;
-    let path = args.output.join(name.to_string());
+    let path = args.output_dir.join(name.to_string());
     write_whole(&path, &bytes, args.force)
         .with_context(|| format!("cannot write {}", path.display()))?;
     writeln!(out, "{}", path.display())?;

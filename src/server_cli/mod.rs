@@ -6,6 +6,7 @@ mod healthcheck;
 mod quickstart;
 mod serve;
 
+use crate::cli::docs;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -57,12 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Cli::command(),
-                "livepatch-server",
-                &mut std::io::stdout(),
-            );
+            print!("{}", docs::completion(&mut Cli::command(), shell));
             Ok(ExitCode::SUCCESS)
         }
     }

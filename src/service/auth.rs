@@ -11,10 +11,11 @@ use crate::db::sessions::{self as rows, Backoff, NewSession, SessionRow};
 use crate::db::{Db, admins};
 use crate::domain::token::{SESSION_PREFIX, random_token, token_hash};
 use crate::domain::{Role, Secret};
+use crate::telemetry::TokenKind;
 use crate::wire::admin::{LoginAnswer, LoginRequest, Page, PageQuery, Session, WhoAmI};
 use serde_json::json;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// The most sessions of one administrator; the oldest end first.
@@ -99,7 +100,11 @@ pub async fn authenticate(
     source: String,
 ) -> Result<Caller, ServiceError> {
     match credentials {
-        Credentials::Session(token) => by_session(core, token, source).await,
+        Credentials::Session(token) => {
+            let started = Instant::now();
+            let found = by_session(core, token, source).await;
+            counted(core, TokenKind::Session, started, found)
+        }
         Credentials::Basic { user, password } => {
             let role = check_password(core, user, password, &source).await?;
             Ok(Caller {
@@ -110,6 +115,24 @@ pub async fn authenticate(
             })
         }
     }
+}
+
+/// Counts a proof that was looked at; what failed for another reason is not the proof's fault.
+fn counted<T>(
+    core: &Core,
+    kind: TokenKind,
+    started: Instant,
+    result: Result<T, ServiceError>,
+) -> Result<T, ServiceError> {
+    let auth = &core.metrics.auth;
+    auth.duration.observe(kind, started.elapsed().as_secs_f64());
+    match &result {
+        Ok(_) => auth.authorized.inc(kind),
+        Err(ServiceError::Unauthorized(_)) => auth.failures.inc(kind),
+        Err(ServiceError::Throttled { .. }) => auth.throttled.inc(),
+        Err(_) => {}
+    }
+    result
 }
 
 async fn by_session(core: &Core, token: &Secret, source: String) -> Result<Caller, ServiceError> {
@@ -169,9 +192,21 @@ pub async fn check_password(
     password: &Secret,
     source: &str,
 ) -> Result<Role, ServiceError> {
+    let started = Instant::now();
+    let checked = throttled_check(core, name, password, source).await;
+    counted(core, TokenKind::Password, started, checked)
+}
+
+async fn throttled_check(
+    core: &Core,
+    name: &str,
+    password: &Secret,
+    source: &str,
+) -> Result<Role, ServiceError> {
     let source = throttled_source(source);
     // Names that nobody can have share one count, so that they cannot fill the table.
-    let account = if is_name(name) { name } else { "?" };
+    let possible = is_name(name) || configured(core, name).is_some();
+    let account = if possible { name } else { "?" };
     let turn = passwords::turn().await?;
     // Looked at only now, so that no more tries at once slip through than there are turns.
     let (delays, found) = {

@@ -250,6 +250,24 @@ async fn users_of_the_configuration_are_admins_while_they_are_enabled() {
     )
     .await
     .expect(401);
+    // A name that only a configuration can have.
+    let odd = TestAdmin::with(|config| {
+        config.auth.basic_enabled = true;
+        config.auth.basic_users = vec![BasicUser {
+            name: "Jörg M".to_owned(),
+            hash: users[0].hash.clone(),
+        }];
+    })
+    .await;
+    odd.ask_from(
+        "127.0.0.1",
+        "GET",
+        "/session",
+        Some(&basic("Jörg M", "from the configuration")),
+        None,
+    )
+    .await
+    .expect(200);
     let off = with(false).await;
     off.ask_from(
         "127.0.0.1",

@@ -93,6 +93,14 @@ async fn failed_logins_delay_the_pair_of_account_and_source_only() {
         .unwrap()
         .get(0);
     assert_eq!(left, 0);
+    // The metrics tell of it.
+    let metrics = test.core.metrics.encode();
+    for line in [
+        "livepatch_auth_failures_total{token_type=\"password\"} 6",
+        "livepatch_auth_throttled_total 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
+    }
 }
 
 #[tokio::test]

@@ -74,6 +74,65 @@ fn what_the_kernels_own_tool_signs_verifies_and_ours_is_the_same() {
     ));
 }
 
+/// Signs with openssl's own CMS command and puts the result behind the module.
+fn openssl_signed(options: &[&str]) -> Vec<u8> {
+    let keys = kmod::keys();
+    let path = kmod::module("107.1", TEXT);
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("message.der");
+    kmod::run(
+        Command::new("openssl")
+            .args([
+                "cms", "-sign", "-binary", "-outform", "DER", "-md", "sha512",
+            ])
+            .args(options)
+            .args([
+                Path::new("-signer"),
+                &keys.cert,
+                Path::new("-inkey"),
+                &keys.key,
+            ])
+            .args([Path::new("-in"), &path, Path::new("-out"), &out]),
+    );
+    let message = fs::read(out).unwrap();
+    let size = (message.len() as u32).to_be_bytes();
+    let trailer = [0, 0, 2, 0, 0, 0, 0, 0];
+    let magic = b"~Module signature appended~\n";
+    [&module()[..], &message, &trailer, &size, magic].concat()
+}
+
+#[test]
+fn what_openssl_signs_verifies_if_the_signature_covers_all_of_it() {
+    let trust = trust();
+    let bare = ["-nocerts", "-noattr"];
+    assert!(openssl_signed(&bare) == kernel_signed(&[], "sha512"));
+    // With signed attributes, among them the signing time.
+    let mut attributes = openssl_signed(&["-nocerts"]);
+    assert_eq!(verify(&attributes, &trust).unwrap().digest, "sha512");
+    for at in (0..attributes.len())
+        .step_by(1009)
+        .chain(content_end(&attributes)..attributes.len())
+    {
+        attributes[at] ^= 1 << (at % 8);
+        assert!(
+            verify(&attributes, &trust).is_err(),
+            "byte {at} does not matter"
+        );
+        attributes[at] ^= 1 << (at % 8);
+    }
+    // The certificate is embedded; and the module is, too.
+    for options in [&["-noattr"][..], &["-nocerts", "-noattr", "-nodetach"]] {
+        let found = verify(&openssl_signed(options), &trust);
+        assert!(
+            matches!(
+                found,
+                Err(SignatureError::Malformed { .. } | SignatureError::TooLarge { .. })
+            ),
+            "{options:?}: {found:?}"
+        );
+    }
+}
+
 /// Where signature and trailer begin.
 fn content_end(signed: &[u8]) -> usize {
     let length = signed.len() - 32..signed.len() - 28;

@@ -87,7 +87,7 @@ pub(crate) fn real_bundle(version: &str, text: &str) -> PathBuf {
         key_pem: &keys.key_pem(),
         cert_pem: &keys.cert_pem(),
     };
-    packed(version, text, signing, "trusted")
+    packed(version, text, signing)
 }
 
 /// As [`real_bundle`], but signed with [`other_keys`].
@@ -97,38 +97,35 @@ pub(crate) fn foreign_bundle(version: &str, text: &str) -> PathBuf {
         key_pem: &keys.key_pem(),
         cert_pem: &keys.cert_pem(),
     };
-    packed(version, text, signing, "other")
+    packed(version, text, signing)
 }
 
 /// As [`real_bundle`], but without a signature.
 pub(crate) fn unsigned_bundle(version: &str, text: &str) -> PathBuf {
-    packed(version, text, Signing::None, "unsigned")
+    packed(version, text, Signing::None)
 }
 
-fn packed(version: &str, text: &str, signing: Signing<'_>, kind: &str) -> PathBuf {
+fn packed(version: &str, text: &str, signing: Signing<'_>) -> PathBuf {
     let name = bundle_name(version);
     let ko = fs::read(module(version, text)).unwrap();
-    let signer = match signing {
-        Signing::With { cert_pem, .. } => Sha256::of(cert_pem).to_string(),
-        _ => String::new(),
-    };
     let file = name.to_string();
-    let content = Sha256::of(&ko).to_string();
-    let dir = once(&["bundle", kind, &file, text, &content, &signer], |dir| {
-        let bytes = pack(&PackInput {
-            ko: &ko,
-            name: &name,
-            fixes: vec![Fix {
-                name: "CVE-2024-1086".to_owned(),
-                description: "use after free in netfilter".to_owned(),
-                bug: String::new(),
-            }],
-            signing,
-            obsolete: false,
-            built_at: None,
-        })
-        .unwrap();
-        fs::write(dir.join(&file), bytes).unwrap();
+    // Packed every time, so that what is kept is always what the code of today makes.
+    let bytes = pack(&PackInput {
+        ko: &ko,
+        name: &name,
+        fixes: vec![Fix {
+            name: "CVE-2024-1086".to_owned(),
+            description: "use after free in netfilter".to_owned(),
+            bug: String::new(),
+        }],
+        signing,
+        obsolete: false,
+        built_at: None,
+    })
+    .unwrap();
+    let content = Sha256::of(&bytes).to_string();
+    let dir = once(&["bundle", &file, &content], |dir| {
+        fs::write(dir.join(&file), &bytes).unwrap();
     });
     dir.join(file)
 }

@@ -50,6 +50,16 @@ impl TestServer {
         Self::with(|_| {}).await
     }
 
+    /// With the defaults and two real patches, 106.1 and 107.1, in its first tier.
+    pub async fn with_two_patches() -> Self {
+        let server = Self::start().await;
+        for version in ["106.1", "107.1"] {
+            let outcome = server.upload(&kmod::real_bundle(version, "patched")).await;
+            assert_eq!(outcome["result"], "stored", "{outcome}");
+        }
+        server
+    }
+
     /// With a changed configuration.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let db = Arc::new(TestDb::new().await);

@@ -1,0 +1,296 @@
+//! The client API over real sockets: tokens, the old form, kernel support, pings.
+
+use crate::support::kmod::{bundle_name, kernel};
+use crate::support::server::{Machine, TestServer};
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn tokens_are_what_they_claim() {
+    let server = TestServer::with_two_patches().await;
+    let token = server.token("edge", "edge").await;
+    let one = Machine::register(&server, 1, &token).await;
+    let two = Machine::register(&server, 2, &token).await;
+    let url = |id: &str, path: &str| format!("{}/v1/client/{id}{path}", server.url);
+    let unauthorized = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 401);
+        assert_eq!(answer.text().await.unwrap(), "unauthorized");
+    };
+    // Another machine's token, no token, an auth token where a machine token belongs, garbage.
+    unauthorized(
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .bearer_auth(&two.token)
+            .json(&one.report(None)),
+    )
+    .await;
+    unauthorized(
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .json(&one.report(None)),
+    )
+    .await;
+    unauthorized(
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .bearer_auth(&token)
+            .json(&one.report(None)),
+    )
+    .await;
+    unauthorized(
+        server
+            .http
+            .post(url(&one.id, ""))
+            .json(&json!({ "auth-token": "lpa_nonsense" })),
+    )
+    .await;
+    unauthorized(
+        server
+            .http
+            .post(url(&one.id, ""))
+            .json(&json!({ "auth-token": one.token })),
+    )
+    .await;
+    unauthorized(server.http.delete(url(&one.id, "")).bearer_auth(&two.token)).await;
+    // The token may come as password, as macaroon, or in the body.
+    for request in [
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .basic_auth("", Some(&one.token)),
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .header("Authorization", format!("Macaroon {}", one.token)),
+    ] {
+        assert_eq!(
+            request
+                .json(&one.report(None))
+                .send()
+                .await
+                .unwrap()
+                .status(),
+            200
+        );
+    }
+    let mut report = one.report(None);
+    report["machine_token"] = json!(one.token);
+    assert_eq!(
+        server
+            .http
+            .post(url(&one.id, "/updates"))
+            .json(&report)
+            .send()
+            .await
+            .unwrap()
+            .status(),
+        200
+    );
+    // Information, before and after registration, and leaving.
+    let new = format!("{:032x}", 99);
+    let info: Value = server
+        .http
+        .get(url(&new, "/info"))
+        .bearer_auth(&token)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (info["tier"].as_str(), info.get("enabled-at")),
+        (Some("edge"), None)
+    );
+    let info: Value = server
+        .http
+        .get(url(&one.id, "/info"))
+        .bearer_auth(&one.token)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert!(
+        info["enabled-at"].is_string() && info["last-check"].is_string(),
+        "{info}"
+    );
+    let gone = server
+        .http
+        .delete(url(&one.id, ""))
+        .bearer_auth(&one.token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(gone.status(), 204);
+    // An expired token enables nobody new; who is enabled stays so.
+    let made = server
+        .admin(
+            "POST",
+            "auth-tokens",
+            json!({ "name": "brief", "tier": "edge", "valid-until": "2099-01-01T00:00:00Z" }),
+        )
+        .await;
+    let brief = made["token"].as_str().unwrap().to_owned();
+    let three = Machine::register(&server, 3, &brief).await;
+    let raw = server.db.raw().await;
+    raw.batch_execute(
+        "update auth_tokens set valid_until = now() - interval '1 s' where name = 'brief'",
+    )
+    .await
+    .unwrap();
+    server
+        .core()
+        .snapshots
+        .reload(None, i64::MAX)
+        .await
+        .unwrap();
+    unauthorized(
+        server
+            .http
+            .post(url(&format!("{:032x}", 4), ""))
+            .json(&json!({ "auth-token": brief })),
+    )
+    .await;
+    assert_eq!(three.try_check(&server, None).await.status(), 200);
+}
+
+#[tokio::test]
+async fn the_old_clients_are_answered_in_their_words() {
+    let server = TestServer::with_two_patches().await;
+    let token = server.token("edge", "edge").await;
+    let id = format!("{:032x}", 7);
+    let enable = async |body: Value| {
+        server
+            .http
+            .post(format!("{}/api/machine-tokens", server.url))
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+    };
+    let answer = enable(json!({ "auth-token": "wrong", "machine-id": id })).await;
+    assert_eq!(answer.status(), 403);
+    assert_eq!(
+        answer.text().await.unwrap(),
+        r#"{"error":"Unknown Auth-Token"}"#
+    );
+    let answer = enable(json!({ "machine-id": id })).await;
+    assert_eq!(
+        (answer.status().as_u16(), answer.text().await.unwrap()),
+        (401, "unauthorized".to_owned())
+    );
+    let odd = json!({ "auth-token": token, "machine-id": id, "architecture": "amd64", "kernel": "6.5.0-1.2-generic" });
+    let answer = enable(odd).await;
+    assert_eq!(answer.status(), 403);
+    assert!(answer.text().await.unwrap().contains("unsupported kernel"));
+    let answer: Value = enable(json!({ "auth-token": token, "machine-id": id }))
+        .await
+        .json()
+        .await
+        .unwrap();
+    let machine_token = answer["machine-token"].as_str().unwrap();
+    let status = json!({
+        "client-version": "9.1.0", "machine-id": id, "architecture": "x86_64",
+        "status": [{ "kernel": kernel().to_string(), "running": true,
+            "livepatch": { "checkState": "needs-check", "patchState": "unapplied", "version": "" } }],
+    });
+    let put = async |token: &str| {
+        server
+            .http
+            .put(format!("{}/api/machine/{token}", server.url))
+            .json(&status)
+            .send()
+            .await
+            .unwrap()
+    };
+    let answer: Value = put(machine_token).await.json().await.unwrap();
+    assert_eq!(answer["patches"][0]["version"], "107.1", "{answer}");
+    let answer = put("wrong").await;
+    assert_eq!(answer.status(), 403);
+    assert_eq!(
+        answer.text().await.unwrap(),
+        r#"{"error":"Invalid Machine Token"}"#
+    );
+    // The old path for files, too.
+    let old = format!("{}/patches/{}", server.url, bundle_name("107.1"));
+    assert_eq!(server.http.head(&old).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn kernel_support_is_told_to_anybody() {
+    let server = TestServer::start().await;
+    let ask = async |query: &str| {
+        let url = format!("{}/v1/api/kernels/supported?{query}", server.url);
+        server
+            .http
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .text()
+            .await
+            .unwrap()
+    };
+    let jammy = "kernel-version=5.15&flavour=generic&architecture=amd64&codename=jammy";
+    assert_eq!(
+        ask(&format!("{jammy}&build-date=unknown")).await,
+        r#"{"Supported":"supported"}"#
+    );
+    let old = ask(&format!("{jammy}&build-date=2024-02-07T10:00:00%2B00:00")).await;
+    assert_eq!(old, r#"{"Supported":"kernel-upgrade-required"}"#);
+    assert_eq!(
+        ask("kernel-version=6.5&flavour=generic&architecture=amd64&codename=jammy").await,
+        r#"{"Supported":"unsupported"}"#
+    );
+    assert!(
+        ask("flavour=generic")
+            .await
+            .contains("kernel-version is missing")
+    );
+    assert!(ask("kernel-version=five").await.contains("kernel series"));
+}
+
+#[tokio::test]
+async fn pings_are_stored_and_counted_within_bounds() {
+    let server = TestServer::with_two_patches().await;
+    let machine = Machine::register(&server, 1, &server.token("edge", "edge").await).await;
+    let ping = async |body: Value| {
+        let url = format!("{}/v1/client/{}/pings", server.url, machine.id);
+        server
+            .http
+            .post(url)
+            .bearer_auth(&machine.token)
+            .json(&body)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    };
+    let kernel = kernel().to_string();
+    let known = json!({ "ping-type": "ping_err", "kernel": kernel, "patch-version": "107.1", "architecture": "amd64",
+        "patch-state": "apply-failed", "message": "insmod: \u{0}bad" });
+    assert_eq!(ping(known).await, 204);
+    assert_eq!(
+        ping(json!({ "ping-type": "made-up", "kernel": "made-up", "patch-version": "9.9" })).await,
+        204
+    );
+    let raw = server.db.raw().await;
+    let rows = raw
+        .query("select ping_type, message from pings order by at", &[])
+        .await
+        .unwrap();
+    assert_eq!(rows[0].get::<_, String>(0), "ping_err");
+    assert_eq!(rows[0].get::<_, String>(1), "insmod: bad");
+    assert_eq!(rows[1].get::<_, String>(0), "other");
+    let metrics = server.core().metrics.encode();
+    assert!(
+        metrics.contains(&format!("kernel=\"{kernel}\"")),
+        "{metrics}"
+    );
+    assert!(!metrics.contains("made-up"));
+}
