@@ -8,6 +8,8 @@
 # certificate, the two bundles (lower version first), the kernel and the architecture.
 # LIVEPATCH_BIN_DIR says where livepatch-server is; target/debug if it is not set.
 set -euo pipefail
+# A failure in $(...) counts as well.
+shopt -s inherit_errexit
 
 [ $# -eq 1 ] || { echo "usage: tests/quickstart-input.sh DIR" >&2; exit 2; }
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -35,7 +37,7 @@ pack() {
     work=$(mktemp -d)
     "$here/kmod/build.sh" "$work" "$module" "patched by $version" >/dev/null
     "$server" bundle pack --ko "$work/$module.ko" --kernel "$kernel" --version "$version" --arch "$arch" \
-      --key "$dir/keys/key.pem" --cert "$dir/keys/cert.pem" "${fixes[@]}" --output "$dir/bundles" >/dev/null
+      --key "$dir/keys/key.pem" --cert "$dir/keys/cert.pem" "${fixes[@]}" -o "$dir/bundles" >/dev/null
     rm -rf "$work"
   fi
   printf '%s\n' "$bundle"

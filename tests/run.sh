@@ -5,6 +5,7 @@
 #   tests/run.sh          runs; LISTEN and DATA_DIR say where, if not at 127.0.0.1:8080 and in target/run
 #   tests/run.sh clean    deletes what runs have kept
 set -euo pipefail
+shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"

@@ -8,6 +8,7 @@
 # checked: the first thing that is not as told ends the walkthrough with an error. LIVEPATCH_BIN_DIR says where the
 # commands are; target/debug if it is not set. Needs what `tests/setup.sh run` installs.
 set -euo pipefail
+shopt -s inherit_errexit
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bin=$(cd "${LIVEPATCH_BIN_DIR:-$root/target/debug}" && pwd)
