@@ -156,6 +156,13 @@ async fn dies_at(name: &'static str) {
         _ => {}
     }
 
+    // PostgreSQL notices a moment later that the process is gone, and lets go of what it held.
+    let raw = test.db.raw().await;
+    let held = "select from pg_locks l join pg_database d on d.oid = l.database
+        where l.locktype = 'advisory' and d.datname = current_database()";
+    while !raw.query(held, &[]).await.unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
     // The next server, and the same again.
     test.core.snapshots.reload(None, i64::MAX).await.unwrap();
     work(&test.core, what).await;
