@@ -1,11 +1,12 @@
 //! Operations: health, readiness, versions, metrics. None asks who calls; none tells a secret.
 
+use super::error::AsIs;
 use crate::service::{Core, health};
-use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Json};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -39,7 +40,12 @@ async fn info(State(core): State<Arc<Core>>) -> Response {
 
 async fn ready(State(core): State<Arc<Core>>) -> Response {
     if core.stopping.is_cancelled() {
-        return (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            Extension(AsIs),
+            "stopping\n",
+        )
+            .into_response();
     }
     "ready\n".into_response()
 }
@@ -51,7 +57,7 @@ async fn status(State(core): State<Arc<Core>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (code, Json(body)).into_response()
+    (code, Extension(AsIs), Json(body)).into_response()
 }
 
 async fn metrics(State(core): State<Arc<Core>>) -> Response {

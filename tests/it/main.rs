@@ -35,6 +35,7 @@ mod client_cli;
 mod client_flow;
 mod config;
 mod db;
+mod delivery;
 mod documents;
 mod engine;
 mod http_limits;
