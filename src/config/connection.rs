@@ -5,16 +5,17 @@ use tokio_postgres::config::{Host, SslMode};
 
 /// A connection string that can be read.
 #[derive(Debug)]
-pub(super) struct Connection {
-    config: tokio_postgres::Config,
-    /// libpq's word, where the driver does not know it.
-    verify: Option<&'static str>,
+pub(crate) struct Connection {
+    /// What the driver understands of it; asks for TLS where `verify` is set.
+    pub(crate) config: tokio_postgres::Config,
+    /// libpq's word, where the driver does not know it: `verify-ca` or `verify-full`.
+    pub(crate) verify: Option<&'static str>,
     /// `sslrootcert`, where given.
-    root: Option<String>,
+    pub(crate) root: Option<String>,
 }
 
 /// Reads one; `None` when it is broken. The parser's own words are left out: they may hold parts of a password.
-pub(super) fn parse(text: &str) -> Option<Connection> {
+pub(crate) fn parse(text: &str) -> Option<Connection> {
     let (head, options, separator) = match (text.contains("://"), text.split_once('?')) {
         (true, Some((head, query))) => (Some(head), query, '&'),
         (true, None) => (Some(text), "", '&'),
@@ -35,7 +36,10 @@ pub(super) fn parse(text: &str) -> Option<Connection> {
         Some(head) => format!("{head}?{kept}"),
         None => kept,
     };
-    let config = text.parse().ok()?;
+    let mut config: tokio_postgres::Config = text.parse().ok()?;
+    if verify.is_some() {
+        config.ssl_mode(SslMode::Require);
+    }
     Some(Connection {
         config,
         verify,
@@ -45,17 +49,17 @@ pub(super) fn parse(text: &str) -> Option<Connection> {
 
 impl Connection {
     /// Whether it says where the database is.
-    pub(super) fn names_a_host(&self) -> bool {
+    pub(crate) fn names_a_host(&self) -> bool {
         !self.config.get_hosts().is_empty() || !self.config.get_hostaddrs().is_empty()
     }
 
     /// Whether it asks for no TLS at all.
-    pub(super) fn without_tls(&self) -> bool {
+    pub(crate) fn without_tls(&self) -> bool {
         self.verify.is_none() && self.config.get_ssl_mode() == SslMode::Disable
     }
 
     /// What it says of where it leads, built anew from its parts so that nothing else can slip through.
-    pub(super) fn masked(&self) -> String {
+    pub(crate) fn masked(&self) -> String {
         let config = &self.config;
         let host = |host: &Host| match host {
             Host::Tcp(name) => name.clone(),
@@ -87,6 +91,25 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libpq_words_are_taken_out_and_mean_tls() {
+        let given =
+            "postgresql://u:p@h/db?sslmode=verify-full&sslrootcert=/ca.pem&application_name=x";
+        let read = parse(given).unwrap();
+        assert_eq!(read.verify, Some("verify-full"));
+        assert_eq!(read.root.as_deref(), Some("/ca.pem"));
+        assert_eq!(read.config.get_ssl_mode(), SslMode::Require);
+        assert_eq!(read.config.get_application_name(), Some("x"));
+        assert_eq!(
+            parse("host=h user=u sslmode=verify-ca").unwrap().verify,
+            Some("verify-ca")
+        );
+        assert_eq!(
+            parse("postgresql://u@h/db").unwrap().config.get_ssl_mode(),
+            SslMode::Prefer
+        );
+    }
 
     #[test]
     fn shows_where_it_leads_and_no_password() {

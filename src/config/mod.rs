@@ -6,7 +6,7 @@
 mod assemble;
 mod checks;
 mod collect;
-mod connection;
+pub(crate) mod connection;
 mod downloads;
 mod error;
 mod files;

@@ -2,6 +2,7 @@
 
 use super::run::{Conn, DbError, Observer};
 use crate::config::Database;
+use crate::config::connection::{self, Connection};
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts,
 };
@@ -44,56 +45,15 @@ impl std::fmt::Debug for Settings {
     }
 }
 
-/// How the server's certificate is checked, from libpq's `sslmode`, which the driver knows only in part.
-#[derive(Clone, Copy, PartialEq)]
-enum Verify {
-    Nothing,
-    Authority,
-    Full,
-}
-
-/// Takes `sslmode=verify-*` and `sslrootcert=` out of a connection string.
-fn split_tls(text: &str) -> (String, Verify, Option<String>) {
-    let url = text.contains("://");
-    let (head, options, separator) = if url {
-        match text.split_once('?') {
-            Some((head, query)) => (head, query.split('&').collect::<Vec<_>>(), "&"),
-            None => (text, Vec::new(), "&"),
-        }
-    } else {
-        ("", text.split(' ').collect::<Vec<_>>(), " ")
-    };
-    let mut verify = Verify::Nothing;
-    let mut ca = None;
-    let mut kept: Vec<&str> = Vec::new();
-    for option in options {
-        match option.split_once('=') {
-            Some(("sslmode", "verify-full")) => {
-                (verify, ()) = (Verify::Full, kept.push("sslmode=require"));
-            }
-            Some(("sslmode", "verify-ca")) => {
-                (verify, ()) = (Verify::Authority, kept.push("sslmode=require"));
-            }
-            Some(("sslrootcert", path)) => ca = Some(path.to_owned()),
-            _ => kept.push(option),
-        }
-    }
-    let joined = kept.join(separator);
-    let text = match (url, joined.is_empty()) {
-        (true, true) => head.to_owned(),
-        (true, false) => format!("{head}?{joined}"),
-        (false, _) => joined,
-    };
-    (text, verify, ca)
-}
-
 impl Settings {
     /// Reads `database.*`. Errors name the key.
     pub fn new(database: &Database) -> Result<Self, String> {
-        let (text, verify, url_ca) = split_tls(database.connection_string.expose());
-        let mut config: tokio_postgres::Config = text
-            .parse()
-            .map_err(|e| format!("database.connection-string cannot be read: {e}"))?;
+        let Connection {
+            mut config,
+            verify,
+            root,
+        } = connection::parse(database.connection_string.expose())
+            .ok_or("database.connection-string cannot be read")?;
         config.application_name("livepatch-server");
         config.connect_timeout(WAIT);
         config.keepalives_idle(Duration::from_secs(30));
@@ -102,18 +62,18 @@ impl Settings {
         if let Some(mebibytes) = database.work_mem {
             config.options(format!("-c work_mem={mebibytes}MB"));
         }
-        let ca = database.ca.clone().or_else(|| url_ca.map(Into::into));
+        let ca = database.ca.clone().or_else(|| root.map(Into::into));
         let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|e| e.to_string())?;
         if let Some(path) = &ca {
             builder.set_ca_file(path).map_err(|e| {
                 format!("database.ca: {} cannot be read as PEM: {e}", path.display())
             })?;
         }
-        if verify == Verify::Nothing && ca.is_none() {
+        if verify.is_none() && ca.is_none() {
             builder.set_verify(SslVerifyMode::NONE);
         }
         let mut tls = MakeTlsConnector::new(builder.build());
-        if verify != Verify::Full {
+        if verify != Some("verify-full") {
             tls.set_callback(|connection, _| {
                 connection.set_verify_hostname(false);
                 Ok(())
@@ -215,27 +175,5 @@ impl Db {
     /// Closes the pool: running statements end, new ones are refused.
     pub fn close(&self) {
         self.pool.close();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libpq_spellings_are_understood() {
-        let (text, verify, ca) = split_tls(
-            "postgresql://u:p@h/db?sslmode=verify-full&sslrootcert=/ca.pem&application_name=x",
-        );
-        assert_eq!(
-            text,
-            "postgresql://u:p@h/db?sslmode=require&application_name=x"
-        );
-        assert!(verify == Verify::Full);
-        assert_eq!(ca.as_deref(), Some("/ca.pem"));
-        let (text, verify, _) = split_tls("host=h user=u sslmode=verify-ca");
-        assert_eq!(text, "host=h user=u sslmode=require");
-        assert!(verify == Verify::Authority);
-        assert_eq!(split_tls("postgresql://u@h/db").0, "postgresql://u@h/db");
     }
 }

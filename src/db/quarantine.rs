@@ -21,6 +21,7 @@ statements! {
         returning id";
     DELETE_QUARANTINED = "delete from quarantine where id = $1 returning id, filename, sha256, size, code, reason, source, actor, at";
     DELETE_QUARANTINED_FILE = "delete from quarantine where filename = $1 and sha256 = $2 returning id";
+    COUNT_QUARANTINED = "select count(*) from quarantine";
     COUNT_QUARANTINED_CONTENT = "select count(*) from quarantine where sha256 = $1";
 }
 
@@ -158,4 +159,9 @@ pub async fn count_content(run: &impl Run, sha256: &Sha256) -> Result<u64, DbErr
         .one(&COUNT_QUARANTINED_CONTENT, &[&sha256.0.as_slice()])
         .await?;
     Ok(row.get::<_, i64>(0).unsigned_abs())
+}
+
+/// How many files are in quarantine.
+pub async fn count(run: &impl Run) -> Result<i64, DbError> {
+    Ok(run.one(&COUNT_QUARANTINED, &[]).await?.get(0))
 }

@@ -1,8 +1,8 @@
 //! Keeps the snapshot as new as the database: reloads what is notified, everything after a lost connection, and looks
 //! at the head from time to time in case a notification went astray.
 
-use crate::db::audit;
 use crate::db::listen::{Change, Heard, listen};
+use crate::db::{DbError, audit, quarantine};
 use crate::service::Core;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,15 +55,17 @@ async fn reload(core: &Core, change: Option<Change>, seq: i64) {
     }
 }
 
-/// Reloads if the database is further than the snapshot.
+/// Reloads if the database is further than the snapshot; takes what gauges show of the database.
 async fn compare(core: &Core) {
-    let head = async {
+    let looked = async {
         let conn = core.db.conn().await?;
-        audit::head(&conn).await
+        let (seq, _) = audit::head(&conn).await?;
+        Ok::<_, DbError>((seq, quarantine::count(&conn).await?))
     };
-    match head.await {
-        Ok((seq, _)) => {
+    match looked.await {
+        Ok((seq, quarantined)) => {
             core.metrics.audit_head.set(seq);
+            core.metrics.ingest.quarantined.set(quarantined);
             if seq.unsigned_abs() > core.snapshots.get().version {
                 reload(core, None, seq).await;
             }
