@@ -4,8 +4,10 @@
 use super::postgres::PrivatePostgres;
 use super::start::{Running, start};
 use crate::config::{Config, TrustPolicy};
-use crate::domain::Secret;
-use crate::service::auth;
+use crate::domain::{Role, Secret};
+use crate::service::admins;
+use crate::service::auth::{self, Caller};
+use crate::wire::admin::PasswordChange;
 use anyhow::{Context, bail};
 use base64::Engine;
 use rustix::fs::{FlockOperation, flock};
@@ -33,8 +35,8 @@ pub struct Quickstart {
     pub running: Running,
     /// The password made for the administrator, the first time.
     pub new_password: Option<Secret>,
-    /// How many certificates are trusted.
-    pub certificates: usize,
+    /// The certificates that are trusted, as kept in the data directory.
+    pub certificates: Vec<PathBuf>,
     postgres: PrivatePostgres,
     lock: File,
 }
@@ -72,7 +74,7 @@ pub async fn quickstart(options: Options) -> anyhow::Result<Quickstart> {
         Ok((running, new_password)) => Ok(Quickstart {
             running,
             new_password,
-            certificates: certificates.len(),
+            certificates,
             postgres,
             lock,
         }),
@@ -133,19 +135,46 @@ fn keep_certificates(directory: &Path, given: &[PathBuf]) -> anyhow::Result<Vec<
     Ok(all)
 }
 
-/// Makes the administrator the first time; returns the password if it was made here.
+/// Makes the administrator the first time; returns the password if it was made here. Later, a password that is given
+/// becomes the administrator's: whoever can start the server on its data has the way back in.
 async fn make_administrator(
     running: &Running,
     given: Option<Secret>,
 ) -> anyhow::Result<Option<Secret>> {
-    let (password, made) = match given {
-        Some(password) => (password, false),
-        None => (random_password()?, true),
+    let core = &running.core;
+    let Some(password) = given else {
+        let password = random_password()?;
+        let created = auth::ensure_admin(&core.db, ADMINISTRATOR, &password)
+            .await
+            .context("making the administrator")?;
+        return Ok(created.then_some(password));
     };
-    let created = auth::ensure_admin(&running.core.db, ADMINISTRATOR, &password)
+    let what = "giving the administrator the password of LIVEPATCH_ADMIN_PASSWORD";
+    let created = auth::ensure_admin(&core.db, ADMINISTRATOR, &password)
         .await
-        .context("making the administrator (LIVEPATCH_ADMIN_PASSWORD)")?;
-    Ok((created && made).then_some(password))
+        .context(what)?;
+    let source = "quickstart";
+    if !created
+        && auth::check_password(core, ADMINISTRATOR, &password, source)
+            .await
+            .is_err()
+    {
+        let caller = Caller {
+            name: "system".to_owned(),
+            role: Role::Admin,
+            source: source.to_owned(),
+            session: None,
+        };
+        let change = PasswordChange {
+            password,
+            current: None,
+        };
+        admins::change_password(core, &caller, ADMINISTRATOR, &change)
+            .await
+            .context(what)?;
+        tracing::warn!("the administrator's password was set to that of LIVEPATCH_ADMIN_PASSWORD");
+    }
+    Ok(None)
 }
 
 fn random_password() -> anyhow::Result<Secret> {

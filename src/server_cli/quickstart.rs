@@ -16,8 +16,8 @@ use std::process::ExitCode;
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The administrator is `admin`; the password is taken from LIVEPATCH_ADMIN_PASSWORD, or made and \
-    printed once.\n\nExamples:\n  livepatch-server quickstart\n  \
+    after_help = "The administrator is `admin`. LIVEPATCH_ADMIN_PASSWORD sets the password, also at a later start; \
+    without it one is made and printed once.\n\nExamples:\n  livepatch-server quickstart\n  \
     livepatch-server quickstart --data-dir ./data --listen 127.0.0.1:9000 --trust-certificate signing.pem"
 )]
 pub(super) struct QuickstartArgs {
@@ -112,15 +112,18 @@ async fn take_in(server: &Quickstart, file: &Path) -> anyhow::Result<()> {
 
 fn print_welcome(server: &Quickstart, data: &Path, password_given: bool) {
     let url = format!("http://{}", server.running.address);
-    let password = match (&server.new_password, password_given) {
-        (Some(password), _) => password.expose().to_owned(),
-        (None, true) => "(as in LIVEPATCH_ADMIN_PASSWORD when the data was made)".to_owned(),
-        (None, false) => "(printed at the first start)".to_owned(),
+    let (password, shown) = match &server.new_password {
+        Some(password) => (password.expose(), password.expose()),
+        None if password_given => ("(that of LIVEPATCH_ADMIN_PASSWORD)", "PASSWORD"),
+        None => (
+            "(printed at the first start; LIVEPATCH_ADMIN_PASSWORD sets a new one)",
+            "PASSWORD",
+        ),
     };
-    let shown = match &server.new_password {
-        Some(password) => password.expose(),
-        None => "PASSWORD",
-    };
+    let certificate = server
+        .certificates
+        .first()
+        .map_or_else(String::new, |path| format!(" --cert {}", path.display()));
     println!(
         "\nlivepatch-server {} is running; Ctrl-C stops it and keeps its data.\n",
         env!("CARGO_PKG_VERSION")
@@ -129,7 +132,7 @@ fn print_welcome(server: &Quickstart, data: &Path, password_given: bool) {
     println!("  administrator  {ADMINISTRATOR}");
     println!("  password       {password}");
     println!("  data           {}", data.display());
-    if server.certificates == 0 {
+    if server.certificates.is_empty() {
         println!(
             "\n  No certificate is trusted yet, so every bundle will be quarantined: give --trust-certificate FILE."
         );
@@ -139,6 +142,6 @@ fn print_welcome(server: &Quickstart, data: &Path, password_given: bool) {
     println!("  livepatch-admin login -a {ADMINISTRATOR}:{shown}");
     println!("  livepatch-admin patch list");
     println!("  livepatch-admin auth-token first-token edge");
-    println!("  livepatch-client enable --server {url} TOKEN");
+    println!("  livepatch-client enable --server {url}{certificate} TOKEN");
     println!("  livepatch-admin machine list\n");
 }

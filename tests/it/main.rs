@@ -46,6 +46,7 @@ mod ingest_quarantine;
 mod layering;
 mod main_job;
 mod promotion;
+mod quickstart;
 mod storage;
 mod support;
 mod telemetry;
