@@ -88,8 +88,8 @@ impl Kernel {
         // The kernel lets go of the module a moment after it has taken the patch out of sysfs. A kernel that cannot
         // unload modules has no such file; then rmmod says so.
         let unused = || {
-            std::fs::read_to_string(loaded.join("refcnt"))
-                .map_or(true, |count| count.trim() == "0")
+            let count = std::fs::read_to_string(loaded.join("refcnt")).ok();
+            count.is_none_or(|count| count.trim() == "0")
         };
         self.wait(unused, || format!("module {module} is still in use"))
             .await?;
