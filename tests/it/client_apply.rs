@@ -39,6 +39,7 @@ fn kernel(dir: &Path, insmod: &str) -> Kernel {
     fs::write(dir.join("name"), kmod::kernel().module_name(107)).unwrap();
     Kernel {
         sysfs: dir.join("livepatch"),
+        modules: dir.join("module"),
         insmod: tool(dir, "insmod", insmod),
         rmmod: tool(dir, "rmmod", "rm -r $S/$1"),
         transition: Duration::from_millis(300),
@@ -169,6 +170,7 @@ async fn another_revision_under_the_same_name_replaces_the_first() {
     let shown = kernel.sysfs.join(&name);
     fs::create_dir_all(&shown).unwrap();
     fs::write(shown.join("enabled"), "1").unwrap();
+    fs::create_dir_all(kernel.modules.join(&name)).unwrap();
     let watcher = std::thread::spawn(move || {
         while fs::read_to_string(shown.join("enabled")).unwrap() != "0" {
             std::thread::yield_now();

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Builds one unsigned live patch for the newest kernel whose headers are installed.
 #
-#   build.sh OUTDIR NAME TEXT   builds OUTDIR/NAME.ko, which makes /proc/cmdline show TEXT;
-#                               prints the path of the module, then the kernel release it is for
+#   build.sh OUTDIR NAME TEXT [FUNCTION]
+#                               builds OUTDIR/NAME.ko, which makes /proc/cmdline show TEXT;
+#                               prints the path of the module, then the kernel release it is for.
+#                               FUNCTION is what it replaces, if not the function behind /proc/cmdline
 #   build.sh --release          prints that kernel release only
+#   build.sh --headers          prints the release of the headers, which is the same where it has an ABI number
 #   build.sh --kernel           prints the kernel version as bundle names write it, e.g. 6.1.0-56.1-amd64
 #
 # Needs: make, gcc and kernel headers (Debian: linux-headers-amd64, Ubuntu: linux-headers-generic).
@@ -51,13 +54,15 @@ headers=$(newest_release)
 release=$(named_release "$headers")
 case "${1:-}" in
   --release) printf '%s\n' "$release"; exit 0 ;;
+  --headers) printf '%s\n' "$headers"; exit 0 ;;
   --kernel) kernel_version "$release"; exit 0 ;;
 esac
-[ $# -eq 3 ] || fail "usage: build.sh OUTDIR NAME TEXT | --release | --kernel"
-outdir=$1 name=$2 text=$3
+[ $# -eq 3 ] || [ $# -eq 4 ] || fail "usage: build.sh OUTDIR NAME TEXT [FUNCTION] | --release | --headers | --kernel"
+outdir=$1 name=$2 text=$3 function=${4:-cmdline_proc_show}
 # Both end up in a makefile and in C source: only harmless characters.
 [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]{0,54}$ ]] || fail "module name '$name': letters, digits and _ expected, at most 55"
 [[ $text =~ ^[A-Za-z0-9\ ._:=-]{1,100}$ ]] || fail "text '$text': letters, digits, spaces and . _ : = - expected, at most 100"
+[[ $function =~ ^[a-z_][a-z0-9_]{0,99}$ ]] || fail "function '$function': a name in C expected, at most 100 characters"
 
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$outdir"
@@ -65,7 +70,7 @@ outdir=$(cd "$outdir" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/livepatch-kmod.XXXXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-{ printf '#define LIVEPATCH_TEXT "%s"\n' "$text"; cat "$here/livepatch.c"; } >"$work/$name.c"
+{ printf '#define LIVEPATCH_TEXT "%s"\n#define LIVEPATCH_FUNCTION "%s"\n' "$text" "$function"; cat "$here/livepatch.c"; } >"$work/$name.c"
 printf 'obj-m := %s.o\n' "$name" >"$work/Makefile"
 if ! make -C "/usr/src/linux-headers-$headers" "M=$work" modules >"$work/log" 2>&1; then
   cat "$work/log" >&2

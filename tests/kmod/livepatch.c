@@ -13,6 +13,11 @@
 #error "define the text to show; build.sh does"
 #endif
 
+/* Another name makes a module that is well formed, and that the kernel refuses when it is inserted. */
+#ifndef LIVEPATCH_FUNCTION
+#define LIVEPATCH_FUNCTION "cmdline_proc_show"
+#endif
+
 static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
 {
 	seq_puts(m, LIVEPATCH_TEXT "\n");
@@ -21,7 +26,7 @@ static int livepatch_cmdline_proc_show(struct seq_file *m, void *v)
 
 static struct klp_func funcs[] = {
 	{
-		.old_name = "cmdline_proc_show",
+		.old_name = LIVEPATCH_FUNCTION,
 		.new_func = livepatch_cmdline_proc_show,
 	},
 	{ }
