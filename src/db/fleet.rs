@@ -135,6 +135,7 @@ pub(super) fn state(code: i16) -> MachineState {
 
 impl MachineRow {
     fn from_row(row: &Row) -> Result<Self, DbError> {
+        let state = state(row.get(9));
         Ok(Self {
             id: MachineId(row.get::<_, Uuid>(0).into_bytes()),
             tier: row.get::<_, &str>(1).parse()?,
@@ -145,8 +146,8 @@ impl MachineRow {
             last_check: row.get(6),
             kernel: row.get(7),
             architecture: Architecture::from_code(row.get(8)),
-            state: state(row.get(9)),
-            applied: PatchVersion::from_code(row.get(10)),
+            state,
+            applied: PatchVersion::from_code(row.get(10)).filter(|_| state.runs_patch()),
             offered: PatchVersion::from_code(row.get(11)),
             offered_at: row.get(12),
             outcome: Outcome::from_code(row.get(13)),

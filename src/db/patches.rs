@@ -27,9 +27,10 @@ statements! {
     LIFT_BLOCK = "update blocks set lifted_at = now(), lifted_by = $6
         where patch_id = $1 and kind = $2 and kernel = $3 and flavour = $4 and architecture = $5 and lifted_at is null";
     SELECT_FLEET = "select g.tier_id, coalesce(w.text, ''), g.architecture, g.patch, g.n
-        from (select tier_id, kernel_id, architecture, patch, count(*) n from machines
-              where ($1::int[] is null or tier_id = any($1)) and ($2::bigint is null or patch = $2)
-              group by tier_id, kernel_id, architecture, patch) g
+        from (select tier_id, kernel_id, architecture, case when state in (1, 7) then patch else 0 end as patch, count(*) n
+              from machines
+              where ($1::int[] is null or tier_id = any($1)) and ($2::bigint is null or (patch = $2 and state in (1, 7)))
+              group by 1, 2, 3, 4) g
         left join words w on w.id = g.kernel_id";
 }
 

@@ -99,6 +99,11 @@ impl MachineState {
             .unwrap_or(Self::Unknown)
     }
 
+    /// Whether the version that is reported beside this state really is in the kernel.
+    pub const fn runs_patch(self) -> bool {
+        matches!(self, Self::Applied | Self::AppliedWithBug)
+    }
+
     /// Whether the state says that a patch did harm or could not be inserted.
     pub const fn is_failure(self) -> bool {
         matches!(self, Self::ApplyFailed | Self::AppliedWithBug)
@@ -138,5 +143,12 @@ mod tests {
             assert_eq!(state.as_str().parse(), Ok(*state));
         }
         assert!("Applied".parse::<MachineState>().is_err());
+        // The database's queries name these two codes.
+        let running: Vec<i16> = MachineState::ALL
+            .iter()
+            .filter(|s| s.runs_patch())
+            .map(|s| s.code())
+            .collect();
+        assert_eq!(running, [1, 7]);
     }
 }

@@ -156,10 +156,7 @@ pub async fn deregister(core: &Core, machine: MachineId) -> Result<(), ServiceEr
 
 /// The version that counts as applied: only states in which a patch really is in the kernel.
 fn applied(report: &ClientReport<'_>, state: MachineState) -> Option<PatchVersion> {
-    match state {
-        MachineState::Applied | MachineState::AppliedWithBug => report.version(),
-        _ => None,
-    }
+    report.version().filter(|_| state.runs_patch())
 }
 
 /// Cuts a reported text to the longest that is kept, at a character's end, and takes out NUL, which PostgreSQL cannot

@@ -29,8 +29,9 @@ async fn seed(test: &TestAdmin) {
          insert into auth_tokens (name, tier_id, hash, created_by)
             select 'old', id, sha256('old'), 'admin' from tiers where name = 'stable';
          insert into words (kind, text) values (1, '{KERNEL}'), (1, '5.15.0-1-nonsense');
-         insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id, architecture, patch)
+         insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id, architecture, state, patch)
             select lpad(to_hex(n), 32, '0')::uuid, t.id, a.id, now() - interval '1 day', now(), k.id, 1,
+                case when n in (2, 3) then 1 else 0 end,
                 case n when 2 then (104::bigint << 20) + 1 when 3 then (105::bigint << 20) + 1 else 0 end
             from generate_series(1, 4) n, tiers t, auth_tokens a, words k
             where t.name = 'stable' and k.text = case n when 4 then '5.15.0-1-nonsense' else '{KERNEL}' end;

@@ -159,7 +159,6 @@ async fn a_machine_is_shown_with_its_words() {
         ("kernel", "6.8.0-1047.50-aws".into()),
         ("architecture", "arm64".into()),
         ("state", "apply-failed".into()),
-        ("applied", "107.1".into()),
         ("offered", "107.1".into()),
         ("outcome", "offer".into()),
         ("supported", "supported".into()),
@@ -170,6 +169,8 @@ async fn a_machine_is_shown_with_its_words() {
     ] {
         assert_eq!(shown[key], value, "{key}");
     }
+    // What failed to apply is not applied.
+    assert!(shown.get("applied").is_none());
     // One that never checked in says little, and that honestly.
     let fresh = test
         .get(&format!("/machines/{}", "f".repeat(32)))

@@ -347,3 +347,49 @@ async fn odd_reports_cost_nobody_else_theirs() {
     assert_eq!(rows[0].get::<_, String>(0), "with  in it");
     assert!(rows[0].get::<_, bool>(1));
 }
+
+#[tokio::test]
+async fn a_patch_that_failed_to_apply_does_not_count_as_run() {
+    let server = TestServer::with_two_patches().await;
+    let machine = Machine::register(&server, 1, &server.token("edge", "edge").await).await;
+    machine.check(&server, Some("106.1")).await;
+    let mut failed = machine.report(Some("107.1"));
+    failed["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
+    let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
+    let answer = server
+        .http
+        .post(url)
+        .bearer_auth(&machine.token)
+        .json(&failed)
+        .send()
+        .await
+        .unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    assert_eq!(answer["patches"][0]["version"], "107.1");
+    let shown = server
+        .admin("GET", &format!("machines/{}", machine.id), Value::Null)
+        .await;
+    assert_eq!(
+        (shown["state"].as_str(), shown.get("applied")),
+        (Some("apply-failed"), None),
+        "{shown}"
+    );
+    let explained = server
+        .admin(
+            "GET",
+            &format!("machines/{}/explain", machine.id),
+            Value::Null,
+        )
+        .await;
+    assert_eq!(explained["outcome"], "offer", "{explained}");
+    let health = server
+        .admin(
+            "GET",
+            "reports/patch-health?tier=edge&version=107.1",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(health["failed"], 1, "{health}");
+    let blocked = server.admin("POST", "patches/107.1/block", json!({})).await;
+    assert_eq!(blocked["machines-running"], 0, "{blocked}");
+}

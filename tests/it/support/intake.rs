@@ -173,8 +173,8 @@ impl TestAdmin {
         let client = self.db.raw().await;
         client
             .execute(
-                "insert into machines (id, tier_id, registered_at, kernel_id, architecture, patch)
-                 select gen_random_uuid(), t.id, now(), $2, $3, $4 from tiers t, generate_series(1, $5) where t.name = $1",
+                "insert into machines (id, tier_id, registered_at, kernel_id, architecture, patch, state)
+                 select gen_random_uuid(), t.id, now(), $2, $3, $4::bigint, case when $4::bigint = 0 then 0 else 1 end from tiers t, generate_series(1, $5) where t.name = $1",
                 &[&tier, &kernel_id, &Architecture::Amd64.code(), &applied, &n],
             )
             .await
