@@ -37,6 +37,7 @@ mod config;
 mod db;
 mod documents;
 mod engine;
+mod fleet;
 mod http_limits;
 mod ingest;
 mod ingest_bad;
