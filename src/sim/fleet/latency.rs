@@ -109,7 +109,9 @@ mod tests {
             q in 0.0f64..=1.0,
         ) {
             let mut latency = Latency::default();
-            values.iter().for_each(|v| latency.record(Duration::from_micros(*v)));
+            for value in &values {
+                latency.record(Duration::from_micros(*value));
+            }
             values.sort_unstable();
             let rank = ((values.len() as f64 * q).ceil() as usize).clamp(1, values.len());
             let exact = values[rank - 1] as f64;

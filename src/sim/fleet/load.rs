@@ -135,7 +135,7 @@ impl<'a> Load<'a> {
             } => {}
         }
         self.cut.cancel();
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn progress(&self, say: &(impl Fn(String) + ?Sized)) {
