@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check fmt lint deny docs walkthrough test-kernel setup clean-data
+.PHONY: help run test bench check fmt lint deny docs walkthrough test-kernel setup clean-data
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,10 @@ test: ## install what is missing and run all tests, then the walkthrough and the
 	@$(MAKE) --no-print-directory walkthrough
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
+
+bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=checkins|downloads|decide)
+	@tests/setup.sh bench
+	@ROUNDS='$(ROUNDS)' SECONDS_EACH='$(SECONDS)' ONLY='$(ONLY)' exec tests/services.sh cargo bench --locked --bench figures
 
 check: setup lint deny test ## everything that CI asks: format, lints, licences, tests
 	@echo 'make check: everything passed.'

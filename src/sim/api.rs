@@ -4,7 +4,7 @@
 //! more than the announced size, and its digest is compared before the caller sees success. A download may be
 //! redirected to another host, since the digest came from the server, but the token is not sent there.
 
-use super::error::Error;
+use super::error::{Error, NetworkFailure};
 use crate::domain::{MachineId, Sha256};
 use crate::wire::{
     InfoAnswer, LegacyError, PatchOffer, PingReport, Problem, RegisterAnswer, StatusDocument,
@@ -390,7 +390,25 @@ fn network(what: &'static str, url: &str, error: &reqwest::Error) -> Error {
         what,
         url: url.to_owned(),
         why,
+        kind: failure(error),
     }
+}
+
+fn failure(error: &reqwest::Error) -> NetworkFailure {
+    if error.is_timeout() {
+        return NetworkFailure::Timeout;
+    }
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            return NetworkFailure::Refused;
+        }
+        source = cause.source();
+    }
+    NetworkFailure::Broken
 }
 
 fn write_failed(name: &str, error: &std::io::Error) -> Error {

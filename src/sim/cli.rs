@@ -5,6 +5,7 @@ use super::check::{How, Mode, Session, connect, identify};
 use super::daemon;
 use super::error::{Error, file};
 use super::facts::{Facts, Given};
+use super::fleet;
 use super::state::{ClientState, Settings, StateDir};
 use super::status::{self, Format};
 use super::verify::Trust;
@@ -78,6 +79,8 @@ enum Command {
     },
     /// Check again and again at the server's interval, until SIGTERM or SIGINT
     Daemon(Checking),
+    /// Simulate many machines: register them, check in at a steady rate, and say how the server did
+    Fleet(Fleet),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -119,6 +122,56 @@ struct Checking {
     /// Simulation: report verified patches as applied without inserting them
     #[arg(long)]
     assume_applied: bool,
+}
+
+/// How the summary of a fleet is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Output {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// JSON for programs.
+    Json,
+}
+
+#[derive(Debug, Args)]
+struct Fleet {
+    /// Address of the server
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// How many machines; the same ones in every run with the same seed
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    machines: u32,
+    /// Token from the server's administrator; - reads it from standard input
+    #[arg(long)]
+    token: String,
+    /// Check-ins per second in all [default: each machine once an hour]
+    #[arg(long, value_name = "PER-SECOND")]
+    rate: Option<f64>,
+    /// How long check-ins fall due, e.g. 10m
+    #[arg(long, value_name = "TIME", default_value = "1m", value_parser = humantime::parse_duration)]
+    duration: std::time::Duration,
+    /// File with lines KERNEL ARCHITECTURE WEIGHT [default: a built-in mixture]
+    #[arg(long, value_name = "FILE")]
+    kernels: Option<PathBuf>,
+    /// Download what is offered and check its digest
+    #[arg(long)]
+    downloads: bool,
+    /// The most connections at once
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    connections: u32,
+    /// Which fleet: another number makes other machines
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Keep the machines' tokens in this file, so that the next run need not register them again
+    #[arg(long, value_name = "FILE")]
+    tokens: Option<PathBuf>,
+    /// PEM file with the certificates to trust for TLS, instead of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// How to print the summary
+    #[arg(long, value_enum, default_value_t)]
+    output: Output,
 }
 
 impl Checking {
@@ -178,6 +231,7 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
             warn_unsafe(&how);
             daemon::run(&dir, &given, &how, &on_signal()?, |line| say(&line)).await
         }
+        Command::Fleet(args) => simulate(args).await,
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "livepatch-client", &mut script);
@@ -281,6 +335,43 @@ async fn check(dir: StateDir, given: &Given, how: &How) -> Result<(), Error> {
         text.push('\n');
     }
     print(&text)
+}
+
+async fn simulate(args: Fleet) -> Result<(), Error> {
+    let spread = match &args.kernels {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|e| file("read", path, e))?;
+            fleet::Spread::parse(&text).map_err(|e| file("use", path, e))?
+        }
+        None => fleet::Spread::built_in().map_err(Error::Local)?,
+    };
+    let ca = args
+        .ca
+        .as_ref()
+        .map(|p| std::fs::read(p).map_err(|e| file("read", p, e)));
+    let options = fleet::Options {
+        server: args.server,
+        ca: ca.transpose()?,
+        token: read_token(args.token)?,
+        machines: args.machines,
+        seed: args.seed,
+        rate: args.rate,
+        duration: args.duration,
+        spread,
+        connections: args.connections,
+        downloads: args.downloads,
+        tokens: args.tokens,
+    };
+    let summary = fleet::run(&options, &on_signal()?, |line| say(&line)).await?;
+    match args.output {
+        Output::Text => print(&summary.text()),
+        Output::Json => {
+            let json = summary
+                .json()
+                .map_err(|e| Error::Local(format!("cannot print the summary: {e}")))?;
+            print(&(json + "\n"))
+        }
+    }
 }
 
 fn show_status(dir: &StateDir, given: &Given, format: Format) -> Result<(), Error> {

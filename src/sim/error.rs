@@ -13,6 +13,17 @@ pub const EXIT_REFUSED: u8 = 3;
 /// Exit code for a patch that is not what it should be.
 pub const EXIT_VERIFICATION: u8 = 4;
 
+/// How the network failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkFailure {
+    /// No answer in time.
+    Timeout,
+    /// Nobody listens there.
+    Refused,
+    /// Anything else: the connection broke, TLS, name resolution.
+    Broken,
+}
+
 /// A failure of the client. Every text says what failed, on what, and what to do next; none holds a token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -33,6 +44,8 @@ pub enum Error {
         url: String,
         /// The chain of causes.
         why: String,
+        /// What kind of failure it was.
+        kind: NetworkFailure,
     },
     /// The server does not accept the token (401 or 403).
     #[error(

@@ -1,7 +1,7 @@
-//! The reference client: the whole conversation of one machine with a server, and later a simulated fleet.
+//! The reference client: the whole conversation of one machine with a server, and a simulated fleet.
 //!
-//! [`api`] speaks the protocol and knows nothing of files, [`check`] is one round of it on one machine, the rest is that
-//! machine: its facts, its state directory, its kernel. Nothing of the server's inside is imported here, only `wire`,
+//! [`api`] speaks the protocol and knows nothing of files, [`check`] is one round of it on one machine, [`fleet`] is many
+//! machines at once for load, the rest is the one machine: its facts, its state directory, its kernel. Nothing of the server's inside is imported here, only `wire`,
 //! `domain` and `bundle`, so that this client is a witness of the protocol and not of the server's code.
 
 pub mod api;
@@ -10,6 +10,7 @@ pub mod cli;
 pub mod daemon;
 pub mod error;
 pub mod facts;
+pub mod fleet;
 pub mod insert;
 pub mod state;
 pub mod status;

@@ -38,6 +38,7 @@ mod db;
 mod delivery;
 mod documents;
 mod engine;
+mod fleet;
 mod http_limits;
 mod ingest;
 mod ingest_bad;

@@ -1,0 +1,47 @@
+//! Driving wrk: one run, requests per second, and an error if any answer was not a success.
+
+use crate::Plan;
+use anyhow::{Context, bail};
+use std::path::Path;
+use tokio::process::Command;
+
+/// One measurement: `connections` over one thread, for as long as the plan says.
+pub(crate) async fn run(
+    plan: Plan,
+    connections: u32,
+    url: &str,
+    script: Option<(&Path, &Path)>,
+) -> anyhow::Result<f64> {
+    let mut command = Command::new("wrk");
+    command
+        .args(["-t1", &format!("-c{connections}")])
+        .arg(format!("-d{}s", plan.seconds.as_secs()))
+        .args(["--timeout", "10s"]);
+    if let Some((script, _)) = script {
+        command.arg("-s").arg(script);
+    }
+    command.arg(url);
+    if let Some((_, input)) = script {
+        command.arg("--").arg(input);
+    }
+    let output = command
+        .output()
+        .await
+        .context("wrk does not run; tests/setup.sh bench installs it")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = |name: &str| {
+        let line = text.lines().find(|l| l.trim_start().starts_with(name))?;
+        line.split_once(':')?.1.trim().parse::<f64>().ok()
+    };
+    if !output.status.success() {
+        bail!(
+            "wrk failed: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    // A server that refuses quickly would look fast.
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        bail!("not every request of {url} was answered well:\n{text}");
+    }
+    value("Requests/sec").with_context(|| format!("wrk said no rate:\n{text}"))
+}
