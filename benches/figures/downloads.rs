@@ -9,7 +9,7 @@ use livepatch_onprem::config::{Config, PatchStorage, S3, StorageKind};
 use livepatch_onprem::domain::Secret;
 use livepatch_onprem::service::Core;
 use std::path::Path;
-use tokio::process::{Child, Command};
+use std::process::{Child, Command};
 
 const SIZE: usize = 300 << 10;
 const CONNECTIONS: u32 = 32;
@@ -29,7 +29,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let files = folder.path().join("files");
     std::fs::create_dir(&files)?;
     std::fs::write(files.join(&name), &bytes)?;
-    let (mut nginx, nginx_url) = nginx(folder.path(), &files, &name).await?;
+    let (nginx, nginx_url) = nginx(folder.path(), &files, &name).await?;
 
     let url = |address: std::net::SocketAddr| format!("http://{address}/v1/patches/{name}");
     let (cached_url, uncached_url) = (url(cached.address), url(uncached.address));
@@ -51,7 +51,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         from_memory.push(pair(plan, round, CONNECTIONS, (&cached_url, &nginx_url), None).await?);
         from_file.push(pair(plan, round, CONNECTIONS, (&uncached_url, &nginx_url), None).await?);
     }
-    nginx.kill().await?;
+    drop(nginx);
     cached.stop().await;
     uncached.stop().await;
     let mut rows = vec![
@@ -67,8 +67,19 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
+/// A running nginx, stopped on drop: asked to end, since one that is killed leaves its workers behind.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        let id = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let _ = self.0.wait();
+    }
+}
+
 /// nginx on a free port, serving `files`.
-async fn nginx(home: &Path, files: &Path, name: &str) -> anyhow::Result<(Child, String)> {
+async fn nginx(home: &Path, files: &Path, name: &str) -> anyhow::Result<(Nginx, String)> {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
         .local_addr()?
         .port();
@@ -98,9 +109,9 @@ async fn nginx(home: &Path, files: &Path, name: &str) -> anyhow::Result<(Child, 
         .arg("-c")
         .arg(&config)
         .args(["-e", "stderr", "-g", "daemon off;"])
-        .kill_on_drop(true)
         .spawn()
         .context("nginx does not run; tests/setup.sh bench installs it")?;
+    let child = Nginx(child);
     for _ in 0..200 {
         if tokio::net::TcpStream::connect(("127.0.0.1", port))
             .await

@@ -37,7 +37,7 @@ fn number(name: &str, default: u64) -> anyhow::Result<u64> {
 fn main() -> anyhow::Result<()> {
     // The filter of a server as it comes (`info`), without the lines about its start.
     livepatch_onprem::telemetry::logs::init(
-        "warn,livepatch_onprem::http=info",
+        "error,livepatch_onprem::http=info",
         livepatch_onprem::config::LogFormat::Json,
     )?;
     let plan = Plan {
