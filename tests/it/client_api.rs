@@ -393,3 +393,32 @@ async fn a_patch_that_failed_to_apply_does_not_count_as_run() {
     let blocked = server.admin("POST", "patches/107.1/block", json!({})).await;
     assert_eq!(blocked["machines-running"], 0, "{blocked}");
 }
+
+#[tokio::test]
+async fn a_capture_keeps_requests_without_their_secrets() {
+    let server = TestServer::with_two_patches().await;
+    let machine = Machine::register(&server, 1, &server.token("edge", "edge").await).await;
+    let other = Machine::register(&server, 2, &server.token("other", "edge").await).await;
+    let begun = server
+        .admin(
+            "POST",
+            "captures",
+            json!({ "machine-id": machine.id, "for": 600 }),
+        )
+        .await;
+    assert_eq!(machine.offered(&server, None).await, "107.1");
+    other.check(&server, None).await;
+    let kept = server
+        .admin("GET", &format!("captures/{}", begun["id"]), Value::Null)
+        .await;
+    let text = kept.to_string();
+    assert_eq!(kept["records"].as_array().map(Vec::len), Some(1), "{text}");
+    assert!(
+        text.contains("/updates") && text.contains("CPU-Model"),
+        "{text}"
+    );
+    assert!(
+        !text.contains(&machine.token) && !text.contains(&other.id),
+        "{text}"
+    );
+}
