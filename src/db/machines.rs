@@ -5,6 +5,7 @@ use super::run::{DbError, Run};
 use super::statements;
 use crate::domain::MachineId;
 use jiff::{Timestamp, civil::Date};
+use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 statements! {
@@ -40,7 +41,11 @@ statements! {
             as v(id, tier_id, auth_token_id, at, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
                 patch, offered, architecture, state, outcome, support)
         where v.id <> all ($16::uuid[])
-        on conflict (id) do update set last_check = excluded.last_check, patch = excluded.patch, state = excluded.state";
+        on conflict (id) do update set tier_id = excluded.tier_id, auth_token_id = excluded.auth_token_id,
+            last_check = excluded.last_check, kernel_id = coalesce(excluded.kernel_id, machines.kernel_id),
+            patch = excluded.patch, offered = excluded.offered, offered_at = excluded.offered_at,
+            architecture = excluded.architecture, state = excluded.state, outcome = excluded.outcome,
+            support = excluded.support";
     INSERT_REPORTS = "insert into machine_reports (at, machine_id, tier_id, kernel_id, patch, offered, architecture, state, outcome)
         select * from unnest($1::timestamptz[], $2::uuid[], $3::int[], $4::int[], $5::bigint[], $6::bigint[],
             $7::smallint[], $8::smallint[], $9::smallint[])";
@@ -147,52 +152,28 @@ pub async fn write_check_ins(
     let (patches, offered) = (column!(patch), column!(offered));
     let (architectures, states) = (column!(architecture), column!(state));
     let (outcomes, supports) = (column!(outcome), column!(support));
-    let hits = run
-        .rows(
-            &UPDATE_CHECK_INS,
-            &[
-                &ids,
-                &tiers,
-                &tokens,
-                &at,
-                &kernels,
-                &clients,
-                &cpus,
-                &boots,
-                &builds,
-                &patches,
-                &offered,
-                &architectures,
-                &states,
-                &outcomes,
-                &supports,
-            ],
-        )
-        .await?;
+    let mut columns: Vec<&(dyn ToSql + Sync)> = vec![
+        &ids,
+        &tiers,
+        &tokens,
+        &at,
+        &kernels,
+        &clients,
+        &cpus,
+        &boots,
+        &builds,
+        &patches,
+        &offered,
+        &architectures,
+        &states,
+        &outcomes,
+        &supports,
+    ];
+    let hits = run.rows(&UPDATE_CHECK_INS, &columns).await?;
     if hits.len() < rows.len() {
         let known: Vec<Uuid> = hits.iter().map(|row| row.get(0)).collect();
-        run.exec(
-            &INSERT_CHECK_INS,
-            &[
-                &ids,
-                &tiers,
-                &tokens,
-                &at,
-                &kernels,
-                &clients,
-                &cpus,
-                &boots,
-                &builds,
-                &patches,
-                &offered,
-                &architectures,
-                &states,
-                &outcomes,
-                &supports,
-                &known,
-            ],
-        )
-        .await?;
+        columns.push(&known);
+        run.exec(&INSERT_CHECK_INS, &columns).await?;
     }
     if history {
         run.exec(
