@@ -15,7 +15,7 @@ use crate::wire::PatchOffer;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ pub(super) struct Load<'a> {
     applied: Mutex<Vec<Option<PatchVersion>>>,
     tally: Mutex<Tally>,
     stop: &'a CancellationToken,
+    /// When the stop was first seen: what comes due later is nobody's request any more.
+    stopped: OnceLock<Instant>,
     cut: CancellationToken,
 }
 
@@ -80,8 +82,14 @@ impl<'a> Load<'a> {
             applied: Mutex::new(vec![None; members.len()]),
             tally: Mutex::new(Tally::default()),
             stop,
+            stopped: OnceLock::new(),
             cut: CancellationToken::new(),
         }
+    }
+
+    /// When the stop was first seen; to be asked only once it was.
+    fn stopped_at(&self) -> Instant {
+        *self.stopped.get_or_init(Instant::now)
     }
 
     /// Requests that will be due if nobody interrupts.
@@ -108,7 +116,8 @@ impl<'a> Load<'a> {
         let interrupted = self.stop.is_cancelled();
         let mut due = self.total();
         if interrupted {
-            while due > 0 && self.due(due - 1) > now {
+            let stopped = self.stopped_at();
+            while due > 0 && self.due(due - 1) > stopped {
                 due -= 1;
             }
         }
@@ -131,6 +140,7 @@ impl<'a> Load<'a> {
             () = tokio::time::sleep_until(self.started + self.options.duration + DRAIN) => {}
             () = async {
                 self.stop.cancelled().await;
+                self.stopped_at();
                 tokio::time::sleep(DRAIN_INTERRUPTED).await;
             } => {}
         }
@@ -159,7 +169,8 @@ impl<'a> Load<'a> {
 
     async fn work(&self) {
         let total = self.total();
-        loop {
+        // Who was busy when the stop came takes no further request; who waited still sends what was due by then.
+        while !self.stop.is_cancelled() {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             if n >= total {
                 return;
@@ -167,7 +178,7 @@ impl<'a> Load<'a> {
             let due = self.due(n);
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => if due > self.stopped_at() { return },
                 () = self.cut.cancelled() => return,
                 () = tokio::time::sleep_until(due) => {}
             }
