@@ -203,7 +203,7 @@ async fn while_the_database_is_away_offers_go_on_and_nothing_is_promised() {
         "the inside is not told"
     );
     assert!(
-        started.elapsed() < Duration::from_secs(4),
+        started.elapsed() < Duration::from_secs(15),
         "{:?}",
         started.elapsed()
     );
@@ -241,7 +241,7 @@ async fn while_the_database_is_away_offers_go_on_and_nothing_is_promised() {
     let back = Instant::now();
     while machine.check(&server, Some("107.1")).await["stored"] != true {
         assert!(
-            back.elapsed() < Duration::from_secs(5),
+            back.elapsed() < Duration::from_secs(30),
             "the database is back, the reports are not"
         );
         tokio::task::yield_now().await;
