@@ -272,7 +272,9 @@ mod tests {
         let places = places(100, 2);
         let (greedy, other) = (address("192.0.2.1"), address("192.0.2.2"));
         let meters = [meter(), meter()];
-        meters.iter().for_each(|meter| meter.asked());
+        for meter in &meters {
+            meter.asked();
+        }
         let _held: Vec<_> = meters
             .iter()
             .map(|meter| places.enter(greedy, meter).unwrap())
