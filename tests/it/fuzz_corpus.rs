@@ -1,10 +1,5 @@
 //! The corpus of the fuzz targets, replayed: what once made trouble, and an example of everything that is read.
 
-#[expect(
-    clippy::redundant_pub_crate,
-    clippy::allow_attributes,
-    reason = "the file is shared with the fuzz targets"
-)]
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
