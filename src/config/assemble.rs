@@ -62,9 +62,12 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
             concurrency_limit: read.int("server.concurrency-limit"),
             burst_limit: read.int("server.burst-limit"),
             header_timeout: read.duration("server.header-timeout"),
+            idle_timeout: read.duration("server.idle-timeout"),
             body_timeout: read.duration("server.body-timeout"),
+            write_timeout: read.duration("server.write-timeout"),
             shutdown_grace: read.duration("server.shutdown-grace"),
             max_connections: read.int("server.max-connections"),
+            max_connections_per_address: read.int("server.max-connections-per-address"),
         },
         database: Database {
             connection_string: read.secret("database.connection-string"),

@@ -75,6 +75,9 @@ fn server(config: &Config, checker: &mut Checker<'_>) {
     let forever = "without a bound slow clients could hold connections forever";
     checker.lasting("server.header-timeout", server.header_timeout, forever);
     checker.lasting("server.body-timeout", server.body_timeout, forever);
+    checker.lasting("server.write-timeout", server.write_timeout, forever);
+    let kept = "every request would need a connection of its own";
+    checker.lasting("server.idle-timeout", server.idle_timeout, kept);
     let none = "no request could be answered";
     checker.positive(
         "server.concurrency-limit",

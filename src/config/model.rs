@@ -47,15 +47,22 @@ pub struct Server {
     pub concurrency_limit: u32,
     /// `server.burst-limit`: requests of clients that may wait beyond that.
     pub burst_limit: u32,
-    /// `server.header-timeout` (ours): how long a client may take to send its request head, and how
-    /// long a kept connection may stay silent.
+    /// `server.header-timeout` (ours): how long a client may take to send the head of a request, from the
+    /// connection's or the head's beginning.
     pub header_timeout: Duration,
-    /// `server.body-timeout` (ours): how long a client may take to send a body, progress or not.
+    /// `server.idle-timeout` (ours): how long a connection is kept after an answer without another request.
+    pub idle_timeout: Duration,
+    /// `server.body-timeout` (ours): how long a client may take to send a body, progress or not. An upload may take longer as long
+    /// as something comes within this time and enough in the long run.
     pub body_timeout: Duration,
+    /// `server.write-timeout` (ours): how long a client may take nothing of an answer.
+    pub write_timeout: Duration,
     /// `server.shutdown-grace` (ours): how long running requests may take after a signal to stop.
     pub shutdown_grace: Duration,
     /// `server.max-connections` (ours): open connections in all.
     pub max_connections: u32,
+    /// `server.max-connections-per-address` (ours): open connections of one IPv4 address or IPv6 /64; 0: no bound.
+    pub max_connections_per_address: u32,
 }
 
 impl Default for Server {
@@ -69,9 +76,12 @@ impl Default for Server {
             concurrency_limit: 1000,
             burst_limit: 500,
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_mins(1),
             body_timeout: Duration::from_mins(2),
+            write_timeout: Duration::from_mins(2),
             shutdown_grace: Duration::from_secs(30),
             max_connections: 20_000,
+            max_connections_per_address: 10_000,
         }
     }
 }

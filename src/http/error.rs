@@ -5,7 +5,7 @@
 //! errors of the framework (no such path, wrong method) the same form, and logs the cause of every failure. A 5xx body
 //! carries the request id and nothing of the inside.
 
-use crate::service::ServiceError;
+use crate::service::{Core, ServiceError};
 use crate::wire::{Problem, ProblemItem};
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -19,6 +19,7 @@ use axum::http::{Extensions, HeaderMap, StatusCode, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use std::time::Duration;
 use tower_http::request_id::RequestId;
 
@@ -190,7 +191,7 @@ impl From<QueryRejection> for ApiError {
     }
 }
 
-/// A JSON body. Takes what [`Json`] takes; what is wrong with it is told as a problem.
+/// A JSON body, bounded in time. Takes what [`Json`] takes; what is wrong with it is told as a problem.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -204,14 +205,21 @@ impl<T> JsonBody<T> {
     }
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Core>> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, core: &Arc<Core>) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
         let request = Request::from_parts(parts.clone(), body);
-        let bytes = Bytes::from_request(request, state)
+        let patience = core.config.server.body_timeout;
+        let bytes = tokio::time::timeout(patience, Bytes::from_request(request, core))
             .await
+            .map_err(|_| {
+                ServiceError::Timeout(format!(
+                    "the body did not arrive within {} s",
+                    patience.as_secs()
+                ))
+            })?
             .map_err(JsonRejection::from)?;
         // serde would read a list as a struct's fields in their order; a request always names its fields.
         let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
@@ -219,7 +227,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             return Err(Self::not_an_object());
         }
         let request = Request::from_parts(parts, Body::from(bytes));
-        let Json(value) = Json::from_request(request, state).await?;
+        let Json(value) = Json::from_request(request, core).await?;
         Ok(Self(value))
     }
 }

@@ -3,6 +3,7 @@
 pub mod admin;
 mod capture;
 mod client;
+mod connection;
 pub mod error;
 mod governor;
 mod legacy;
@@ -10,6 +11,7 @@ mod machine;
 mod observe;
 mod ops;
 mod patches;
+mod places;
 pub mod serve;
 
 use crate::service::Core;

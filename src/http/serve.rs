@@ -1,22 +1,30 @@
 //! The accept loop: bounds and timeouts that `axum::serve` does not set, and a shutdown that drains.
 //!
 //! Plain connections speak HTTP/1.1 only: a builder that guesses the protocol from the first bytes waits for them without
-//! a timer.
+//! a timer. The time of a connection counts from when it was accepted, so that whatever comes before the first request
+//! is bounded too.
 
+use super::connection::{Answer, Asked, Meter, Metered, Patience, Timed};
+use super::places::{Places, descriptors};
 use crate::config::Server;
+use crate::telemetry::Metrics;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
+
+/// How long nothing is accepted after the system refused for want of something: at once again would only spin.
+const BREATH: Duration = Duration::from_millis(50);
 
 /// Serves until `stopping`, then lets running requests end within the grace period.
 /// Returns whether all of them did.
@@ -24,37 +32,54 @@ pub async fn serve(
     listener: TcpListener,
     router: Router,
     server: &Server,
+    metrics: &Metrics,
     stopping: CancellationToken,
 ) -> bool {
     let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(server.max_connections as usize));
-    let builder = builder(server);
+    let counts = Arc::clone(&metrics.connections);
+    let places = Places::new(
+        most(server),
+        server.max_connections_per_address as usize,
+        Arc::clone(&counts),
+    );
+    let builder = builder();
+    let (start, patience) = (Instant::now(), Patience::from(server));
     loop {
-        // Without a free place, nobody is accepted: the kernel's queue waits.
-        let place = tokio::select! {
-            () = stopping.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => place,
-        };
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
+            Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
-                // Out of file descriptors: at once again would only spin.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                places.relieve();
+                tokio::time::sleep(BREATH).await;
+                continue;
+            }
+        };
+        let meter = Meter::new(start, patience);
+        let place = match places.enter(peer.ip(), &meter) {
+            Ok(place) => place,
+            Err(why) => {
+                tracing::debug!(%peer, ?why, "a connection was refused");
                 continue;
             }
         };
         // Answers are small and whole; waiting to fill packets only delays them.
         let _ = stream.set_nodelay(true);
-        let connection = connection(&builder, stream, peer, router.clone());
-        let watched = graceful.watch(connection);
+        let connection = connection(&builder, stream, peer, router.clone(), Arc::clone(&meter));
+        let timed = Timed::new(graceful.watch(connection), meter);
+        let counts = Arc::clone(&counts);
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(%error, "a connection ended early");
+            match timed.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+                Err(cut) => {
+                    tracing::debug!(%peer, ?cut, "a connection was closed");
+                    counts.cut.inc(cut);
+                }
             }
             drop(place);
         });
@@ -65,12 +90,33 @@ pub async fn serve(
         .is_ok()
 }
 
-fn builder(server: &Server) -> Builder {
+/// The connections there may be: as configured, if the system lets the process have them.
+fn most(server: &Server) -> usize {
+    let (wanted, possible) = (server.max_connections as usize, descriptors());
+    if possible < wanted {
+        tracing::warn!(
+            wanted,
+            possible,
+            "server.max-connections is more than this process may have open; raise its limit of open files (`LimitNOFILE=` of systemd, `ulimit -n`)"
+        );
+    }
+    wanted.min(possible)
+}
+
+/// Whether only the connection that was to be accepted is concerned.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+    )
+}
+
+fn builder() -> Builder {
     let mut builder = Builder::new();
     builder
         .timer(TokioTimer::new())
-        // Also bounds the wait for the next request on a connection that is kept.
-        .header_read_timeout(server.header_timeout)
+        // It would also run while a kept connection is silent; `Timed` tells the two apart.
+        .header_read_timeout(None)
         .max_buf_size(64 << 10);
     builder
 }
@@ -80,10 +126,24 @@ fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    meter: Arc<Meter>,
 ) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+    let io = Metered {
+        io: stream,
+        meter: Arc::clone(&meter),
+    };
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        meter.asked();
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        let request = request.map(|body| Asked {
+            body,
+            meter: Arc::clone(&meter),
+        });
+        let (router, meter) = (router.clone(), Arc::clone(&meter));
+        async move {
+            let answer = router.oneshot(request).await?;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, meter }))
+        }
     });
-    builder.serve_connection(TokioIo::new(stream), service)
+    builder.serve_connection(TokioIo::new(io), service)
 }

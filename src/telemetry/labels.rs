@@ -61,3 +61,27 @@ labels! {
         Object => "object",
     }
 }
+
+labels! {
+    /// Why a connection was closed before its client wanted it.
+    CutOff {
+        /// The head of a request did not come in time.
+        Header => "header",
+        /// No further request came in time.
+        Idle => "idle",
+        /// An answer was not taken in time.
+        Write => "write",
+        /// Its place was needed, and its client had kept it waiting longest.
+        Evicted => "evicted",
+    }
+}
+
+labels! {
+    /// Why a new connection was closed at once.
+    Refusal {
+        /// Its address has all the connections that it may have, and all are at work.
+        Address => "address",
+        /// All connections there may be are at work.
+        Full => "full",
+    }
+}

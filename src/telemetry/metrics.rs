@@ -8,7 +8,7 @@ use super::family::{
     Counters, Histograms, SECONDS, Words, counter, counters, gauge, histogram, histograms, register,
 };
 use super::http::HttpMetrics;
-use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
+use super::labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
 use super::pings::PingMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -40,6 +40,8 @@ pub struct Metrics {
     registry: Registry,
     /// Requests.
     pub http: HttpMetrics,
+    /// What they come over.
+    pub connections: Arc<ConnectionMetrics>,
     /// Who they come from.
     pub auth: AuthMetrics,
     /// Requests that the governor turned away.
@@ -64,6 +66,17 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
+}
+
+/// Connections of callers.
+#[derive(Debug)]
+pub struct ConnectionMetrics {
+    /// Open now.
+    pub open: IntGauge,
+    /// Closed because their clients kept them waiting.
+    pub cut: Counters<CutOff>,
+    /// Closed at once.
+    pub refused: Counters<Refusal>,
 }
 
 /// Authentication.
@@ -177,6 +190,25 @@ impl Metrics {
         );
         let metrics = Self {
             http: HttpMetrics::new(r),
+            connections: Arc::new(ConnectionMetrics {
+                open: gauge(
+                    r,
+                    "livepatch_connections_open",
+                    "Connections of clients that are open.",
+                ),
+                cut: Counters::new(
+                    r,
+                    "livepatch_connections_cut_total",
+                    "Connections closed because their clients kept them waiting.",
+                    "wait",
+                ),
+                refused: Counters::new(
+                    r,
+                    "livepatch_connections_refused_total",
+                    "Connections closed at once because there were too many.",
+                    "limit",
+                ),
+            }),
             auth: AuthMetrics {
                 duration: Histograms::new(
                     r,

@@ -9,9 +9,9 @@ mod pings;
 
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::HttpMetrics;
-pub use labels::{IngestOutcome, NotStored, TokenKind, Verification};
+pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
 pub use metrics::{
-    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
-    Metrics, SnapshotMetrics, StoreMetrics,
+    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,
+    IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};

@@ -67,7 +67,16 @@ async fn slow_heads_and_bodies_are_cut_off() {
 
 #[tokio::test]
 async fn malformed_requests_are_refused() {
-    let server = TestServer::start().await;
+    let server = TestServer::with(|config| {
+        config.server.idle_timeout = Duration::from_secs(1);
+        config.server.body_timeout = Duration::from_secs(1);
+    })
+    .await;
+    let post = |headers: &str, body: &str| {
+        format!("POST /v1/client/{MACHINE} HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n{body}")
+    };
+    let chunked = "Transfer-Encoding: chunked\r\nConnection: close";
+    let mut wrong = Vec::new();
     for (request, expected) in [
         ("GARBAGE\r\n\r\n".to_owned(), "HTTP/1.1 400"),
         (
@@ -91,10 +100,85 @@ async fn malformed_requests_are_refused() {
             ),
             "HTTP/1.1 431",
         ),
+        (
+            format!(
+                "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+                "X: 1\r\n".repeat(500)
+            ),
+            "HTTP/1.1 431",
+        ),
+        // A path of which most would have to be remembered.
+        (
+            format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(100_000)),
+            "HTTP/1.1 4",
+        ),
+        // Two lengths that differ; a length and chunks; a length that is none; one that overflows.
+        (
+            post("Content-Length: 2\r\nContent-Length: 3", "{} "),
+            "HTTP/1.1 400",
+        ),
+        (post("Content-Length: 2, 3", "{} "), "HTTP/1.1 400"),
+        (post("Content-Length: +2", "{}"), "HTTP/1.1 400"),
+        (post("Content-Length: 0x2", "{}"), "HTTP/1.1 400"),
+        (
+            post("Content-Length: 99999999999999999999999", "{}"),
+            "HTTP/1.1 400",
+        ),
+        // Chunks: an endless size, a size that overflows, garbage behind one, an unknown coding.
+        (post(chunked, &"0".repeat(100_000)), "HTTP/1.1 4"),
+        (post(chunked, "FFFFFFFFFFFFFFFFF\r\n"), "HTTP/1.1 400"),
+        (post(chunked, "2\r\n{}garbage\r\n0\r\n\r\n"), "HTTP/1.1 400"),
+        (
+            post("Transfer-Encoding: gzip\r\nConnection: close", "x"),
+            "HTTP/1.1 400",
+        ),
+        // Zero bytes, bare line ends, names and values that cannot be.
+        (
+            "GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        ("\0\0\0\0\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nA\0: b\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\nA : b\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: x\r\n folded: b\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        ("GET / HTTP/1.1\r\n: x\r\n\r\n".to_owned(), "HTTP/1.1 400"),
+        (
+            "G\tET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        (
+            "GET http:// HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
+        // The beginning of another protocol.
+        ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), ""),
+        (
+            "\u{16}\u{3}\u{1}\u{2}\0\u{1}\0\u{1}\r\n\r\n".to_owned(),
+            "HTTP/1.1 400",
+        ),
     ] {
         let (answer, _) = exchange(&server, request.as_bytes()).await;
-        assert!(answer.starts_with(expected), "{request:.60} -> {answer}");
+        // Nothing expected: the connection is closed without an answer.
+        if !answer.starts_with(expected) || answer.is_empty() != expected.is_empty() {
+            wrong.push(format!("{request:.60?} -> {answer:.60?}"));
+        }
     }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let alive = server.http.get(format!("{}/livez", server.url)).send();
+    assert_eq!(alive.await.unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -397,7 +397,7 @@ async fn a_sender_who_falls_silent_is_given_up() {
         .chain(stream::pending::<io::Result<Bytes>>());
     let name = kmod::bundle_name("107.1").to_string();
     let answer = test.upload(&name, Body::from_stream(silent)).await;
-    let answer = answer.expect(400);
+    let answer = answer.expect(408);
     assert!(
         answer.detail().contains("nothing came for 50ms"),
         "{}",

@@ -22,9 +22,12 @@ super::keys! { Ours;
     "patch-storage.s3-timeout" Duration, "30s", Used, "How long one request to the bucket may take.";
     "patch-trust.certificates" Paths, "", Used, "PEM or DER files with the certificates whose module signatures are trusted.";
     "patch-trust.policy" Choice(&["require", "warn", "off"]), "require", Used, "What is asked of a module's signature before its payload may be served.";
-    "server.body-timeout" Duration, "2m", Used, "How long a client may take to send the body of a request.";
-    "server.header-timeout" Duration, "10s", Used, "How long a client may take to send the head of a request, and how long a kept connection may stay silent.";
+    "server.body-timeout" Duration, "2m", Used, "How long a client may take to send the body of a request; for an upload, how long it may send nothing, and in the long run it has to send 16 KiB a second.";
+    "server.header-timeout" Duration, "10s", Used, "How long a client may take to send the head of a request.";
+    "server.idle-timeout" Duration, "1m", Used, "How long a connection is kept open after an answer without another request.";
     "server.log-format" Choice(&["json", "text"]), "json", Used, "One JSON object a line, or text for people.";
-    "server.max-connections" Int, "20000", Used, "Open connections in all.";
+    "server.max-connections" Int, "20000", Used, "Open connections in all; for one more, those are closed that have waited longest for their clients.";
+    "server.max-connections-per-address" Int, "10000", Used, "Open connections of one IPv4 address or IPv6 /64, which may be that of a proxy or NAT; 0: no bound but that in all.";
     "server.shutdown-grace" Duration, "30s", Used, "How long running requests may take after a signal to stop.";
+    "server.write-timeout" Duration, "2m", Used, "How long a client may take nothing of an answer that is being sent; in the long run it has to take 16 KiB a second.";
 }

@@ -72,8 +72,8 @@ pub fn openapi() -> OpenApi {
             .into_openapi(),
     );
     for (path, item) in &mut document.paths.paths {
-        for operation in each(item) {
-            complete(path, operation);
+        for (changes, operation) in each(item) {
+            complete(path, changes, operation);
         }
     }
     document
@@ -128,21 +128,22 @@ fn problem_parts() -> Vec<(String, RefOr<utoipa::openapi::schema::Schema>)> {
     parts
 }
 
-fn each(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+/// Each operation, and whether it changes something.
+fn each(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
     [
-        &mut item.get,
-        &mut item.put,
-        &mut item.post,
-        &mut item.delete,
-        &mut item.head,
-        &mut item.patch,
+        (false, &mut item.get),
+        (true, &mut item.put),
+        (true, &mut item.post),
+        (true, &mut item.delete),
+        (false, &mut item.head),
+        (true, &mut item.patch),
     ]
     .into_iter()
-    .flatten()
+    .filter_map(|(changes, operation)| Some((changes, operation.as_mut()?)))
 }
 
 /// Gives an operation an id of its own and its problems.
-fn complete(path: &str, operation: &mut Operation) {
+fn complete(path: &str, changes: bool, operation: &mut Operation) {
     let noun = operation
         .tags
         .as_ref()
@@ -155,12 +156,19 @@ fn complete(path: &str, operation: &mut Operation) {
             .iter()
             .all(|need| *need == SecurityRequirement::default())
     });
-    let takes_input = operation.request_body.is_some() || operation.parameters.is_some();
+    let body = operation.request_body.as_ref();
+    let takes_json =
+        matches!(body, Some(RefOr::T(body)) if body.content.contains_key("application/json"));
+    let takes_body = body.is_some();
+    let takes_input = takes_body || operation.parameters.is_some();
     for (status, problem) in PROBLEMS {
-        let applies = match problem.name {
-            "Invalid" => takes_input,
-            "Forbidden" => !open,
-            _ => true,
+        let applies = match problem.when {
+            When::Always => true,
+            When::NotOpen => !open,
+            When::Input => takes_input,
+            When::Change => changes,
+            When::Body => takes_body,
+            When::Json => takes_json,
         };
         if applies {
             let reference = Ref::from_response_name(problem.name);
@@ -175,52 +183,119 @@ fn complete(path: &str, operation: &mut Operation) {
 /// A way to fail that operations share.
 struct SharedProblem {
     name: &'static str,
+    when: When,
     text: &'static str,
 }
 
+/// Which operations can fail so.
+enum When {
+    /// All.
+    Always,
+    /// Those that ask who calls.
+    NotOpen,
+    /// Those that take anything from the caller.
+    Input,
+    /// Those that change something.
+    Change,
+    /// Those that take a body.
+    Body,
+    /// Those that take a JSON body.
+    Json,
+}
+
+const fn shared(name: &'static str, when: When, text: &'static str) -> SharedProblem {
+    SharedProblem { name, when, text }
+}
+
 /// By status.
-const PROBLEMS: [(&str, SharedProblem); 6] = [
+const PROBLEMS: [(&str, SharedProblem); 12] = [
     (
         "400",
-        SharedProblem {
-            name: "Invalid",
-            text: "The request is wrong; says what is expected",
-        },
+        shared(
+            "Invalid",
+            When::Input,
+            "The request is wrong; says what is expected",
+        ),
     ),
     (
         "401",
-        SharedProblem {
-            name: "Unauthorized",
-            text: "No valid proof of who asks",
-        },
+        shared("Unauthorized", When::Always, "No valid proof of who asks"),
     ),
     (
         "403",
-        SharedProblem {
-            name: "Forbidden",
-            text: "The caller's role does not suffice",
-        },
+        shared(
+            "Forbidden",
+            When::NotOpen,
+            "The caller's role does not suffice",
+        ),
+    ),
+    (
+        "404",
+        shared(
+            "NotFound",
+            When::Input,
+            "Something that the request names does not exist",
+        ),
+    ),
+    (
+        "408",
+        shared(
+            "Timeout",
+            When::Body,
+            "The body did not come within `server.body-timeout`",
+        ),
+    ),
+    (
+        "409",
+        shared(
+            "Conflict",
+            When::Change,
+            "It cannot be done as things stand; says what stands against it",
+        ),
+    ),
+    (
+        "413",
+        shared(
+            "TooLarge",
+            When::Body,
+            "The body is larger than this operation takes",
+        ),
+    ),
+    (
+        "415",
+        shared(
+            "UnsupportedMediaType",
+            When::Json,
+            "The body is not declared as `application/json`",
+        ),
+    ),
+    (
+        "422",
+        shared(
+            "Unprocessable",
+            When::Json,
+            "The body is JSON of another form; `errors` says where",
+        ),
     ),
     (
         "429",
-        SharedProblem {
-            name: "Throttled",
-            text: "Too many failed logins; `Retry-After` says when to try again",
-        },
+        shared(
+            "Throttled",
+            When::Always,
+            "Too many failed logins; `Retry-After` says when to try again",
+        ),
     ),
     (
         "503",
-        SharedProblem {
-            name: "Unavailable",
-            text: "Something the server depends on is not available; `Retry-After` says when to try again",
-        },
+        shared(
+            "Unavailable",
+            When::Always,
+            "Something the server depends on is not available; `Retry-After` says when to try again",
+        ),
     ),
     (
         "default",
-        SharedProblem {
-            name: "Other",
-            text: "Any other problem",
-        },
+        shared("Other", When::Always, "Any other problem"),
     ),
 ];
 

@@ -1,14 +1,12 @@
 //! Bodies that are streamed: patience with a slow sender, but not for ever.
 
+use crate::http::connection::SLOWEST;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use std::io;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
-
-/// The least that a sender must bring in the long run, in bytes per second.
-const SLOWEST: u64 = 16 << 10;
 
 /// The body as a stream that ends in an error when nothing comes for `idle`, or when a body of `most` bytes would be
 /// sent more slowly than a modem.

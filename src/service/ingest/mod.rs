@@ -141,7 +141,9 @@ pub(super) async fn take(
             IngestResult::AlreadyThere => Counted::AlreadyThere,
             IngestResult::Quarantined => Counted::Quarantined,
         },
-        Err(ServiceError::Invalid(_) | ServiceError::TooLarge(_)) => Counted::Refused,
+        Err(ServiceError::Invalid(_) | ServiceError::TooLarge(_) | ServiceError::Timeout(_)) => {
+            Counted::Refused
+        }
         Err(_) => Counted::Failed,
     });
     result
@@ -190,6 +192,11 @@ fn refusal(name: &BundleName, error: SpoolError) -> ServiceError {
         SpoolError::TooLarge(limit) => too_large(name, limit),
         SpoolError::Broken(at, error) => match error.downcast::<crate::blob::BlobError>() {
             Ok(blob) => blob.into(),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                ServiceError::Timeout(format!(
+                    "{name} did not go on after {at} bytes: {error}; nothing was stored, send it again"
+                ))
+            }
             Err(error) => ServiceError::Invalid(format!(
                 "{name} broke off after {at} bytes: {error}; nothing was stored, send it again"
             )),
