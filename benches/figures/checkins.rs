@@ -125,10 +125,7 @@ async fn requests(core: &Core) -> anyhow::Result<String> {
             auth_token,
             issued_at: now.as_microsecond(),
         };
-        let token = core
-            .machine_key
-            .issue(&claims)
-            .context("no machine token")?;
+        let token = core.machine_key.issue(&claims);
         // Half of them run the newest patch there is for their kernel, or say so.
         let applied = (n % 2 == 0).then_some("107.1".parse()?);
         let body = serde_json::to_string(&machine.status(applied, now))?;

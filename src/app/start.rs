@@ -137,11 +137,11 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let address = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
-    let router = http::router(Arc::clone(&core));
+    let front = http::front(Arc::clone(&core));
     let serving = {
         let (core, stopping) = (Arc::clone(&core), stopping.clone());
         tokio::spawn(async move {
-            http::serve::serve(listener, router, &core.config.server, stopping).await
+            http::serve::serve(listener, front, &core.config.server, stopping).await
         })
     };
     let tasks = vec![

@@ -5,11 +5,15 @@
 
 use crate::config::Server;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
+use axum::http::{Request, Response};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +22,31 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+/// What answers the requests of connections; cheap to clone.
+pub trait App: Clone + Send + Sync + 'static {
+    /// Answers a request; what goes wrong is an answer too.
+    fn answer<B>(&self, request: Request<B>) -> impl Future<Output = Response<Body>> + Send
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>;
+}
+
+impl App for Router {
+    async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let Ok(response) = self.clone().oneshot(request).await;
+        response
+    }
+}
+
 /// Serves until `stopping`, then lets running requests end within the grace period.
 /// Returns whether all of them did.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    app: impl App,
     server: &Server,
     stopping: CancellationToken,
 ) -> bool {
@@ -50,7 +74,7 @@ pub async fn serve(
         };
         // Answers are small and whole; waiting to fill packets only delays them.
         let _ = stream.set_nodelay(true);
-        let connection = connection(&builder, stream, peer, router.clone());
+        let connection = connection(&builder, stream, peer, app.clone());
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = watched.await {
@@ -75,15 +99,16 @@ fn builder(server: &Server) -> Builder {
     builder
 }
 
-fn connection(
+fn connection<A: App>(
     builder: &Builder,
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
-) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+    app: A,
+) -> impl GracefulConnection<Error = hyper::Error> + use<A> {
     let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
         request.extensions_mut().insert(ConnectInfo(peer));
-        router.clone().oneshot(request)
+        let app = app.clone();
+        async move { Ok::<_, Infallible>(app.answer(request).await) }
     });
     builder.serve_connection(TokioIo::new(stream), service)
 }

@@ -8,7 +8,7 @@ mod metrics;
 mod pings;
 
 pub use family::{Counters, Histograms, Label, Words};
-pub use http::HttpMetrics;
+pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{IngestOutcome, NotStored, TokenKind, Verification};
 pub use metrics::{
     AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
