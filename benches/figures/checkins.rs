@@ -1,4 +1,5 @@
-//! Check-ins: decided in memory against a handler that does nothing, and durable against those in memory.
+//! Check-ins: decided in memory against a handler that does nothing, durable against those in memory, and durable against
+//! what writes each report by itself.
 //!
 //! "In memory" is the whole server - governor, parsing, token, decision, answer - whose queue to the database is closed. It
 //! answers as it does while its database is away: with the decision, and `"stored": false`. Nothing in the server is there for
@@ -9,11 +10,14 @@ use crate::{Plan, site, wrk};
 use anyhow::{Context, anyhow};
 use axum::Router;
 use axum::body::Bytes;
+use axum::extract::Path as UrlPath;
 use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::IntoResponse;
-use axum::routing::post;
+use axum::routing::{MethodRouter, post};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use jiff::Timestamp;
 use livepatch_onprem::config::Server;
+use livepatch_onprem::domain::PatchVersion;
 use livepatch_onprem::domain::token::{MachineClaims, token_hash};
 use livepatch_onprem::http::serve::serve;
 use livepatch_onprem::service::{Core, auth_tokens};
@@ -24,6 +28,7 @@ use livepatch_onprem::wire::admin::AuthTokenCreate;
 use std::fmt::Write;
 use std::path::Path;
 use tokio::net::TcpListener;
+use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 /// Machines that check in, in turn.
@@ -40,26 +45,30 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     memory.core.check_ins.close();
     let answer = an_answer(&input, memory.address).await?;
     let stopping = CancellationToken::new();
-    let (bare, bare_address) = bare(answer, stopping.clone()).await?;
+    let (bare, bare_address) = bare(answer.clone(), stopping.clone()).await?;
+    let (single, single_address) = single(&database, answer, stopping.clone()).await?;
 
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/figures/machines.lua");
     let script = Some((script.as_path(), input.as_path()));
     let url = |address: std::net::SocketAddr| format!("http://{address}/");
-    let (durable_url, memory_url, bare_url) =
-        (url(durable.address), url(memory.address), url(bare_address));
+    let (durable_url, memory_url) = (url(durable.address), url(memory.address));
+    let (bare_url, single_url) = (url(bare_address), url(single_address));
     // Every machine checks in once: from then on its row is there and is updated.
     wrk::run(plan, 256, &durable_url, script).await?;
     let mut decided = Vec::new();
     let mut durable_256 = Vec::new();
     let mut durable_64 = Vec::new();
+    let mut grouped = Vec::new();
     for round in 0..plan.rounds {
         eprintln!("check-ins: round {} of {}", round + 1, plan.rounds);
         decided.push(pair(plan, round, 64, (&memory_url, &bare_url), script).await?);
         durable_256.push(pair(plan, round, 256, (&durable_url, &memory_url), script).await?);
         durable_64.push(pair(plan, round, 64, (&durable_url, &memory_url), script).await?);
+        grouped.push(pair(plan, round, 256, (&durable_url, &single_url), script).await?);
     }
     stopping.cancel();
     bare.await?;
+    single.await?;
     memory.stop().await;
     durable.stop().await;
     Ok(vec![
@@ -75,6 +84,12 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
             0.40,
             0.50,
             &durable_64,
+        ),
+        Row::of_pairs(
+            "durable check-in / one INSERT per request",
+            3.5,
+            4.5,
+            &grouped,
         ),
     ])
 }
@@ -126,10 +141,7 @@ async fn requests(core: &Core) -> anyhow::Result<String> {
             auth_token,
             issued_at: now.as_microsecond(),
         };
-        let token = core
-            .machine_key
-            .issue(&claims)
-            .context("no machine token")?;
+        let token = core.machine_key.issue(&claims);
         // Half of them run the newest patch there is for their kernel, or say so.
         let applied = (n % 2 == 0).then_some("107.1".parse()?);
         let body = serde_json::to_string(&machine.status(applied, now))?;
@@ -169,7 +181,64 @@ async fn bare(
             _ => StatusCode::BAD_REQUEST.into_response(),
         }
     };
-    let router = Router::new().route("/v1/client/{id}/updates", post(handler));
+    listen(handler_at(post(handler)), stopping).await
+}
+
+/// What a durable check-in is without groups: parsed by the same code, written by one statement of its own over one of ten
+/// connections, and answered when that is committed.
+async fn single(
+    database: &str,
+    answer: Bytes,
+    stopping: CancellationToken,
+) -> anyhow::Result<(tokio::task::JoinHandle<bool>, std::net::SocketAddr)> {
+    let manager = Manager::from_config(
+        database.parse()?,
+        NoTls,
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
+    let pool = Pool::builder(manager).max_size(10).build()?;
+    let tier: i32 = pool
+        .get()
+        .await?
+        .query_one("select min(id) from tiers", &[])
+        .await?
+        .get(0);
+    let handler = move |UrlPath(machine): UrlPath<uuid::Uuid>, body: Bytes| async move {
+        let Ok(report) = ClientReport::parse(&body) else {
+            return StatusCode::BAD_REQUEST.into_response();
+        };
+        let patch = report.version().map_or(0, PatchVersion::code);
+        let state = report.state().code();
+        let written = async {
+            let conn = pool.get().await?;
+            let statement = conn.prepare_cached(INSERT).await?;
+            let now = Timestamp::now();
+            conn.execute(&statement, &[&machine, &tier, &now, &patch, &state])
+                .await?;
+            anyhow::Ok(())
+        };
+        match written.await {
+            Ok(()) => ([(CONTENT_TYPE, "application/json")], answer).into_response(),
+            Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        }
+    };
+    listen(handler_at(post(handler)), stopping).await
+}
+
+const INSERT: &str = "insert into machines (id, tier_id, registered_at, last_check, patch, state)
+    values ($1, $2, $3, $3, $4, $5)
+    on conflict (id) do update set last_check = excluded.last_check, patch = excluded.patch, state = excluded.state";
+
+fn handler_at(handler: MethodRouter) -> Router {
+    Router::new().route("/v1/client/{id}/updates", handler)
+}
+
+async fn listen(
+    router: Router,
+    stopping: CancellationToken,
+) -> anyhow::Result<(tokio::task::JoinHandle<bool>, std::net::SocketAddr)> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let address = listener.local_addr()?;
     let serving = tokio::spawn(async move {

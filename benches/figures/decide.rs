@@ -27,6 +27,7 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         row("decide, no change, microseconds", &catalog, newest, plan),
         row("decide, an offer, microseconds", &catalog, behind, plan),
+        allocations(&catalog, newest)?,
     ])
 }
 
@@ -60,6 +61,38 @@ fn row(name: &'static str, catalog: &Catalog, applied: PatchVersion, plan: Plan)
         rounds,
         detail: format!("{:.0} ns with 40,000 payloads", ratio * 1e3),
     }
+}
+
+/// Allocations of a decision that changes nothing, which is nearly every one.
+fn allocations(catalog: &Catalog, applied: PatchVersion) -> anyhow::Result<Row> {
+    anyhow::ensure!(
+        crate::allocations::during(|| drop(black_box(Box::new(1)))) == 1,
+        "allocations are not counted"
+    );
+    let kernels: Vec<String> = (0..KERNELS).map(kernel).collect();
+    let counted = crate::allocations::during(|| {
+        for kernel in &kernels {
+            let facts = Facts {
+                tier: 3,
+                kernel,
+                architecture: Some(Architecture::Amd64),
+                applied: Some(applied),
+                build_date: Some(jiff::civil::date(2024, 12, 1)),
+                today: jiff::civil::date(2025, 1, 1),
+            };
+            black_box(decide(catalog, black_box(&facts)));
+        }
+    });
+    let ratio = counted as f64 / f64::from(KERNELS);
+    Ok(Row {
+        name: "decide, no change, allocations",
+        ratio,
+        better: Better::Lower,
+        floor: 0.0,
+        aim: None,
+        rounds: vec![ratio],
+        detail: format!("{counted} in {KERNELS} decisions"),
+    })
 }
 
 fn kernel(n: u32) -> String {

@@ -3,6 +3,7 @@
 //! Run by `make bench`, which brings PostgreSQL, an S3 server, wrk and nginx. Prints one table and writes
 //! `target/bench/latest.json`. How to read it stands in `docs/explanation/benchmarks.md`.
 
+mod allocations;
 mod checkins;
 mod decide;
 mod downloads;

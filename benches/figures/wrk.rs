@@ -24,6 +24,7 @@ pub(crate) async fn run(
     if let Some((_, input)) = script {
         command.arg("--").arg(input);
     }
+    let busy = cpu_seconds()?;
     let output = command
         .output()
         .await
@@ -43,5 +44,24 @@ pub(crate) async fn run(
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("not every request of {url} was answered well:\n{text}");
     }
-    value("Requests/sec").with_context(|| format!("wrk said no rate:\n{text}"))
+    let rate = value("Requests/sec").with_context(|| format!("wrk said no rate:\n{text}"))?;
+    let each = (cpu_seconds()? - busy) / (rate * plan.seconds.as_secs_f64()) * 1e6;
+    eprintln!("  {url} -c{connections}: {rate:.0}/s, {each:.1} us of this process's CPU each");
+    Ok(rate)
+}
+
+/// CPU time of this process, in which the servers run but neither wrk nor PostgreSQL nor nginx, in seconds. Other work on
+/// the machine disturbs it less than it disturbs the rate.
+fn cpu_seconds() -> anyhow::Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+    // The name, in parentheses, may hold spaces; user and system time are the 12th and 13th word after it.
+    let (_, words) = stat
+        .rsplit_once(')')
+        .context("no name in /proc/self/stat")?;
+    let mut ticks = 0.0;
+    for word in words.split_whitespace().skip(11).take(2) {
+        ticks += word.parse::<f64>()?;
+    }
+    // Linux counts these in hundredths of a second for every program, whatever its own clock.
+    Ok(ticks / 100.0)
 }

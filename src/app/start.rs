@@ -137,13 +137,13 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let address = listener
         .local_addr()
         .map_err(|source| StartError::Listen { address, source })?;
-    let router = http::router(Arc::clone(&core));
+    let front = http::front(Arc::clone(&core));
     let serving = {
         let (core, stopping) = (Arc::clone(&core), stopping.clone());
         tokio::spawn(async move {
             http::serve::serve(
                 listener,
-                router,
+                front,
                 &core.config.server,
                 &core.metrics,
                 stopping,

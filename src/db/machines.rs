@@ -1,12 +1,65 @@
 //! Machines as their check-ins leave them: registration, the grouped write of check-ins, history and pings.
 //! The administrator's views of machines are in `fleet`.
 
-use super::run::{DbError, Run};
+use super::run::{Conn, DbError, Run};
 use super::statements;
 use crate::domain::MachineId;
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
+
+/// What a check-in changes of a machine `m`: what is not reported this time stays as it was, and the time of an offer is
+/// that of the first check-in at which it was made.
+macro_rules! reported {
+    ($new:literal) => {
+        concat!(
+            "tier_id = ",
+            $new,
+            ".tier_id, auth_token_id = ",
+            $new,
+            ".auth_token_id, last_check = ",
+            $new,
+            ".last_check,
+            kernel_id = coalesce(",
+            $new,
+            ".kernel_id, m.kernel_id),
+            client_version_id = coalesce(",
+            $new,
+            ".client_version_id, m.client_version_id),
+            cpu_model_id = coalesce(",
+            $new,
+            ".cpu_model_id, m.cpu_model_id),
+            boot_time = coalesce(",
+            $new,
+            ".boot_time, m.boot_time),
+            build_date = coalesce(",
+            $new,
+            ".build_date, m.build_date), patch = ",
+            $new,
+            ".patch,
+            offered_at = case when ",
+            $new,
+            ".offered = 0 then null
+                when ",
+            $new,
+            ".offered = m.offered then m.offered_at else ",
+            $new,
+            ".last_check end,
+            offered = ",
+            $new,
+            ".offered, architecture = ",
+            $new,
+            ".architecture, state = ",
+            $new,
+            ".state,
+            outcome = ",
+            $new,
+            ".outcome, support = ",
+            $new,
+            ".support"
+        )
+    };
+}
 
 statements! {
     REGISTER_MACHINE = "insert into machines (id, tier_id, auth_token_id, registered_at, state)
@@ -15,40 +68,27 @@ statements! {
             registered_at = excluded.registered_at";
     DELETE_MACHINE = "delete from machines where id = $1";
     SELECT_MACHINE_INFO = "select registered_at, last_check from machines where id = $1";
-    UPDATE_CHECK_INS = "update machines m set
-            tier_id = v.tier_id, auth_token_id = v.auth_token_id, last_check = v.at,
-            kernel_id = coalesce(v.kernel_id, m.kernel_id), client_version_id = coalesce(v.client_version_id, m.client_version_id),
-            cpu_model_id = coalesce(v.cpu_model_id, m.cpu_model_id), boot_time = coalesce(v.boot_time, m.boot_time),
-            build_date = coalesce(v.build_date, m.build_date), patch = v.patch,
-            offered_at = case when v.offered = 0 then null when v.offered = m.offered then m.offered_at else v.at end,
-            offered = v.offered, architecture = v.architecture, state = v.state, outcome = v.outcome, support = v.support
-        from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
-            $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
-            $14::smallint[], $15::smallint[])
-            as v(id, tier_id, auth_token_id, at, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
-                patch, offered, architecture, state, outcome, support)
-        where m.id = v.id
-        returning m.id";
-    INSERT_CHECK_INS = "insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id,
+    // One statement and so one transaction, one way there and back and one commit: what is known is updated, what is not
+    // is inserted, and if another replica inserts the same machine in this moment, that row is updated as well.
+    WRITE_CHECK_INS = concat!("with v as materialized (
+            select * from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
+                $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
+                $14::smallint[], $15::smallint[])
+            as v(id, tier_id, auth_token_id, last_check, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
+                patch, offered, architecture, state, outcome, support)),
+        hit as (update machines m set ", reported!("v"), " from v where m.id = v.id returning m.id),
+        history as (
+            insert into machine_reports (at, machine_id, tier_id, kernel_id, patch, offered, architecture, state, outcome)
+            select v.last_check, v.id, v.tier_id, v.kernel_id, v.patch, v.offered, v.architecture, v.state, v.outcome
+            from v where $16::bool)
+        insert into machines as m (id, tier_id, auth_token_id, registered_at, last_check, kernel_id,
             client_version_id, cpu_model_id, boot_time, build_date, patch, offered, offered_at, architecture, state,
             outcome, support)
-        select v.id, v.tier_id, v.auth_token_id, v.at, v.at, v.kernel_id, v.client_version_id, v.cpu_model_id,
-            v.boot_time, v.build_date, v.patch, v.offered, case when v.offered = 0 then null else v.at end,
-            v.architecture, v.state, v.outcome, v.support
-        from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
-            $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
-            $14::smallint[], $15::smallint[])
-            as v(id, tier_id, auth_token_id, at, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
-                patch, offered, architecture, state, outcome, support)
-        where v.id <> all ($16::uuid[])
-        on conflict (id) do update set tier_id = excluded.tier_id, auth_token_id = excluded.auth_token_id,
-            last_check = excluded.last_check, kernel_id = coalesce(excluded.kernel_id, machines.kernel_id),
-            patch = excluded.patch, offered = excluded.offered, offered_at = excluded.offered_at,
-            architecture = excluded.architecture, state = excluded.state, outcome = excluded.outcome,
-            support = excluded.support";
-    INSERT_REPORTS = "insert into machine_reports (at, machine_id, tier_id, kernel_id, patch, offered, architecture, state, outcome)
-        select * from unnest($1::timestamptz[], $2::uuid[], $3::int[], $4::int[], $5::bigint[], $6::bigint[],
-            $7::smallint[], $8::smallint[], $9::smallint[])";
+        select v.id, v.tier_id, v.auth_token_id, v.last_check, v.last_check, v.kernel_id, v.client_version_id,
+            v.cpu_model_id, v.boot_time, v.build_date, v.patch, v.offered,
+            case when v.offered = 0 then null else v.last_check end, v.architecture, v.state, v.outcome, v.support
+        from v where v.id not in (select hit.id from hit)
+        on conflict (id) do update set ", reported!("excluded"));
     INSERT_PING = "insert into pings (machine_id, ping_type, kernel_id, patch, architecture, state, message)
         values ($1, $2, $3, $4, $5, $6, $7)";
 }
@@ -128,71 +168,42 @@ pub async fn info(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Writes a group of check-ins: one statement for the machines that have a row, another for those that have none.
+/// Writes a group of check-ins in a transaction of its own, which is committed when this returns.
 /// `rows` must hold each machine once and be sorted by machine, so that two replicas cannot deadlock.
 /// With `history` each is also appended to `machine_reports`.
-pub async fn write_check_ins(
-    run: &impl Run,
-    rows: &[CheckInRow],
+pub async fn write_check_ins<'a>(
+    conn: &Conn,
+    rows: impl Iterator<Item = &'a CheckInRow> + Clone,
     history: bool,
 ) -> Result<(), DbError> {
     macro_rules! column {
         ($field:ident) => {
-            rows.iter().map(|r| r.$field).collect::<Vec<_>>()
+            &rows.clone().map(|r| r.$field).collect::<Vec<_>>()
         };
     }
-    let ids: Vec<Uuid> = rows.iter().map(|r| Uuid::from_bytes(r.machine.0)).collect();
-    let (tiers, tokens, at) = (column!(tier_id), column!(auth_token_id), column!(at));
-    let (kernels, clients, cpus) = (
+    let ids: Vec<Uuid> = rows
+        .clone()
+        .map(|r| Uuid::from_bytes(r.machine.0))
+        .collect();
+    let columns: [&(dyn ToSql + Sync); 16] = [
+        &ids,
+        column!(tier_id),
+        column!(auth_token_id),
+        column!(at),
         column!(kernel_id),
         column!(client_version_id),
         column!(cpu_model_id),
-    );
-    let (boots, builds) = (column!(boot_time), column!(build_date));
-    let (patches, offered) = (column!(patch), column!(offered));
-    let (architectures, states) = (column!(architecture), column!(state));
-    let (outcomes, supports) = (column!(outcome), column!(support));
-    let mut columns: Vec<&(dyn ToSql + Sync)> = vec![
-        &ids,
-        &tiers,
-        &tokens,
-        &at,
-        &kernels,
-        &clients,
-        &cpus,
-        &boots,
-        &builds,
-        &patches,
-        &offered,
-        &architectures,
-        &states,
-        &outcomes,
-        &supports,
+        column!(boot_time),
+        column!(build_date),
+        column!(patch),
+        column!(offered),
+        column!(architecture),
+        column!(state),
+        column!(outcome),
+        column!(support),
+        &history,
     ];
-    let hits = run.rows(&UPDATE_CHECK_INS, &columns).await?;
-    if hits.len() < rows.len() {
-        let known: Vec<Uuid> = hits.iter().map(|row| row.get(0)).collect();
-        columns.push(&known);
-        run.exec(&INSERT_CHECK_INS, &columns).await?;
-    }
-    if history {
-        run.exec(
-            &INSERT_REPORTS,
-            &[
-                &at,
-                &ids,
-                &tiers,
-                &kernels,
-                &patches,
-                &offered,
-                &architectures,
-                &states,
-                &outcomes,
-            ],
-        )
-        .await?;
-    }
-    Ok(())
+    conn.exec(&WRITE_CHECK_INS, &columns).await.map(|_| ())
 }
 
 /// A ping, ready to be written.

@@ -22,6 +22,14 @@ impl KernelBase {
     pub fn series(self) -> String {
         format!("{}.{}", self.major, self.minor)
     }
+
+    /// Whether `series` is what [`Self::series`] writes.
+    pub fn is_of(self, series: &str) -> bool {
+        let number = |text: &str, value: u16| number::<u16>(text) == Some(value);
+        series
+            .split_once('.')
+            .is_some_and(|(major, minor)| number(major, self.major) && number(minor, self.minor))
+    }
 }
 
 impl fmt::Display for KernelBase {
@@ -133,19 +141,30 @@ impl fmt::Display for KernelVersion {
     }
 }
 
-impl FromStr for KernelVersion {
-    type Err = ParseError;
+/// A kernel version's parts, borrowed from its text: what a check-in needs of a kernel that no patch is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelParts<'a> {
+    /// Upstream part.
+    pub base: KernelBase,
+    abi: u32,
+    upload: u32,
+    backport: &'a str,
+    /// Flavour.
+    pub flavour: &'a str,
+}
 
-    fn from_str(text: &str) -> Result<Self, ParseError> {
+impl<'a> KernelParts<'a> {
+    /// Reads a text by the rules of [`KernelVersion`]; allocates only for an error.
+    pub fn read(text: &'a str) -> Result<Self, ParseError> {
         let err = |why: &str| ParseError::new("kernel version", text, why);
-        if text.len() > Self::MAX_LEN {
+        if text.len() > KernelVersion::MAX_LEN {
             return Err(err("longer than 128 characters"));
         }
         let shape = "expected BASE-ABI.UPLOAD-FLAVOUR, e.g. 5.15.0-107.117-generic";
         let (base_text, rest) = text.split_once('-').ok_or_else(|| err(shape))?;
         let (build, flavour) = rest.split_once('-').ok_or_else(|| err(shape))?;
         let base: KernelBase = base_text.parse().map_err(|_| err(shape))?;
-        if base.to_string() != base_text {
+        if base_text.matches('.').count() != 2 {
             return Err(err("the base must have three numbers, e.g. 5.15.0"));
         }
         let (abi, upload) = build.split_once('.').ok_or_else(|| err(shape))?;
@@ -167,8 +186,23 @@ impl FromStr for KernelVersion {
             base,
             abi,
             upload,
-            backport: backport.to_owned(),
-            flavour: flavour.to_owned(),
+            backport,
+            flavour,
+        })
+    }
+}
+
+impl FromStr for KernelVersion {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parts = KernelParts::read(text)?;
+        Ok(Self {
+            base: parts.base,
+            abi: parts.abi,
+            upload: parts.upload,
+            backport: parts.backport.to_owned(),
+            flavour: parts.flavour.to_owned(),
         })
     }
 }

@@ -15,7 +15,7 @@ pub mod token;
 pub use arch::Architecture;
 pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
-pub use kernel::{KernelBase, KernelVersion};
+pub use kernel::{KernelBase, KernelParts, KernelVersion};
 pub use machine::{KernelSupport, MachineState};
 pub use patch::PatchVersion;
 pub use role::Role;

@@ -3,25 +3,31 @@
 
 use super::error::ApiError;
 use super::machine::{self, ClientBody, ClientError, ClientUrl, MachinePath};
+use crate::domain::MachineId;
 use crate::service::{Core, clients};
 use crate::telemetry::TokenKind;
 use crate::wire::{ClientReport, PingReport, SupportedAnswer, SupportedQuery};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, request::Parts};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use http_body::Body as HttpBody;
 use jiff::Timestamp;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// Where machines check in.
+pub(super) const UPDATES: &str = "/v1/client/{id}/updates";
 
 /// Routes that machines use; all pass through the governor.
 pub(super) fn routes() -> axum::Router<Arc<Core>> {
     axum::Router::new()
         .route("/v1/client/{id}", post(register).delete(deregister))
         .route("/v1/client/{id}/info", get(info))
-        .route("/v1/client/{id}/updates", post(updates))
+        .route(UPDATES, post(updates))
         .route("/v1/client/{id}/pings", post(pings))
         .route("/v1/api/kernels/supported", get(supported))
 }
@@ -72,19 +78,34 @@ async fn info(
 async fn updates(
     State(core): State<Arc<Core>>,
     MachinePath(machine): MachinePath,
-    url: ClientUrl,
-    headers: HeaderMap,
-    body: ClientBody,
+    request: Request,
 ) -> Result<Response, ClientError> {
-    let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
+    let (parts, body) = request.into_parts();
+    check_in(&core, machine, &parts, body).await
+}
+
+/// A check-in, whichever way it came: through the router or, nearly always, past it.
+pub(super) async fn check_in<B>(
+    core: &Core,
+    machine: MachineId,
+    parts: &Parts,
+    body: B,
+) -> Result<Response, ClientError>
+where
+    B: HttpBody<Data = Bytes> + Send,
+    B::Error: Into<axum::BoxError>,
+{
+    let body = machine::body(core, body).await?;
+    let report = ClientReport::parse(&body).map_err(machine::unreadable)?;
     let shown = report
         .machine_token
         .as_ref()
         .map(super::super::wire::token::Token::expose);
-    let (claims, tier) = machine::authenticated(&core, &machine, &headers, shown)?;
-    let base = url.base(&core);
-    let answer = clients::check_in(&core, &claims, tier, &report, &base, Timestamp::now()).await?;
-    Ok(Json(answer).into_response())
+    let (claims, tier) = machine::authenticated(core, &machine, &parts.headers, shown)?;
+    let url = ClientUrl::new(&parts.uri, &parts.headers);
+    let address = |filename: &str| url.of(core, filename);
+    let answer = clients::check_in(core, &claims, tier, &report, address, Timestamp::now()).await?;
+    Ok(machine::json(answer))
 }
 
 async fn pings(

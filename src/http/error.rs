@@ -15,7 +15,7 @@ use axum::extract::{
 use axum::http::header::{
     CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE,
 };
-use axum::http::{Extensions, HeaderMap, StatusCode, request::Parts};
+use axum::http::{StatusCode, Uri, request::Parts};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -307,17 +307,6 @@ pub async fn not_found() -> ApiError {
     )
 }
 
-/// The id of this request: given by an outer layer or the caller, else a new one.
-fn request_id(extensions: &Extensions, headers: &HeaderMap) -> String {
-    extensions
-        .get::<RequestId>()
-        .map(RequestId::header_value)
-        .or_else(|| headers.get(REQUEST_ID))
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| !text.is_empty() && text.len() <= ECHO_MAX)
-        .map_or_else(|| uuid::Uuid::new_v4().to_string(), ToOwned::to_owned)
-}
-
 /// An error answer that no handler of ours made.
 fn foreign(status: StatusCode) -> Option<Failure> {
     let error = match status {
@@ -337,22 +326,57 @@ fn foreign(status: StatusCode) -> Option<Failure> {
     Some(*error.0)
 }
 
+/// What an answer's problem says of its request.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    /// Given by an outer layer or the caller.
+    id: Option<&'a HeaderValue>,
+    path: &'a str,
+    /// The old client API has a token in its path; logs get the route instead.
+    route: Option<&'a str>,
+}
+
+impl<'a> Asked<'a> {
+    /// A request that has an id, at a known route.
+    pub(super) fn here(id: &'a HeaderValue, uri: &'a Uri, route: &'a str) -> Self {
+        Self {
+            id: Some(id),
+            path: uri.path(),
+            route: Some(route),
+        }
+    }
+
+    /// The id of this request, or a new one.
+    fn id(&self) -> String {
+        self.id
+            .and_then(|value| value.to_str().ok())
+            .filter(|text| !text.is_empty() && text.len() <= ECHO_MAX)
+            .map_or_else(|| uuid::Uuid::new_v4().to_string(), ToOwned::to_owned)
+    }
+}
+
 /// Middleware: completes problems with path and request id, makes problems of bare errors, logs what failed and why.
 pub async fn problems(request: Request, next: Next) -> Response {
-    let id = request_id(request.extensions(), request.headers());
-    let path: String = request
-        .extensions()
-        .get::<OriginalUri>()
-        .map_or_else(|| request.uri().path(), |uri| uri.path())
-        .chars()
-        .take(ECHO_MAX)
-        .collect();
-    // The old client API has a token in its path; logs get the route instead.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| path.clone(), |matched| matched.as_str().to_owned());
-    let mut response = next.run(request).await;
+    let extensions = request.extensions();
+    let id = extensions
+        .get::<RequestId>()
+        .map(RequestId::header_value)
+        .or_else(|| request.headers().get(REQUEST_ID))
+        .cloned();
+    let original = extensions.get::<OriginalUri>();
+    let uri = original.map_or_else(|| request.uri(), |original| &original.0);
+    let (uri, route) = (uri.clone(), extensions.get::<MatchedPath>().cloned());
+    let response = next.run(request).await;
+    let asked = Asked {
+        id: id.as_ref(),
+        path: uri.path(),
+        route: route.as_ref().map(MatchedPath::as_str),
+    };
+    complete(response, asked)
+}
+
+/// What [`problems`] does with an answer.
+pub(super) fn complete(mut response: Response, asked: Asked<'_>) -> Response {
     if response.extensions().get::<AsIs>().is_some() {
         return response;
     }
@@ -369,6 +393,9 @@ pub async fn problems(request: Request, next: Next) -> Response {
     let Some(mut failure) = failure else {
         return response;
     };
+    let id = asked.id();
+    let path: String = asked.path.chars().take(ECHO_MAX).collect();
+    let route = asked.route.unwrap_or(&path);
     if let Some(cause) = &failure.cause {
         tracing::error!(request_id = %id, %route, status = failure.problem.status, %cause, "a request failed");
     }

@@ -8,7 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// What a turned-away client is told to wait. Clients spread themselves when they retry.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Governor {
     working: Arc<Semaphore>,
-    all: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
     core: Arc<Core>,
 }
 
@@ -25,12 +25,27 @@ impl Governor {
     /// Takes the limits from the configuration.
     pub(super) fn new(core: &Arc<Core>) -> Self {
         let server = &core.config.server;
-        let working = server.concurrency_limit as usize;
         Self {
-            working: Arc::new(Semaphore::new(working)),
-            all: Arc::new(Semaphore::new(working + server.burst_limit as usize)),
+            working: Arc::new(Semaphore::new(server.concurrency_limit as usize)),
+            waiting: Arc::new(Semaphore::new(server.burst_limit as usize)),
             core: Arc::clone(core),
         }
+    }
+
+    /// Lets a request in, has it wait, or refuses it. It is in until what is returned is dropped.
+    pub(super) async fn enter(&self) -> Result<Option<SemaphorePermit<'_>>, ServiceError> {
+        if let Ok(turn) = self.working.try_acquire() {
+            return Ok(Some(turn));
+        }
+        let Ok(_place) = self.waiting.try_acquire() else {
+            self.core.metrics.overload.inc();
+            return Err(ServiceError::Throttled {
+                why: "the server has as many requests as it can take; try again later".to_owned(),
+                retry_after: RETRY_AFTER,
+            });
+        };
+        // The semaphore is never closed; if it were, answering is still right.
+        Ok(self.working.acquire().await.ok())
     }
 }
 
@@ -40,15 +55,8 @@ pub(super) async fn govern(
     request: Request,
     next: Next,
 ) -> Response {
-    let Ok(_place) = governor.all.try_acquire() else {
-        governor.core.metrics.overload.inc();
-        let error = ServiceError::Throttled {
-            why: "the server has as many requests as it can take; try again later".to_owned(),
-            retry_after: RETRY_AFTER,
-        };
-        return ApiError::from(error).into_response();
-    };
-    // The semaphore is never closed; if it were, answering is still right.
-    let _turn = governor.working.acquire().await;
-    next.run(request).await
+    match governor.enter().await {
+        Ok(_turn) => next.run(request).await,
+        Err(refused) => ApiError::from(refused).into_response(),
+    }
 }

@@ -10,7 +10,7 @@ use crate::telemetry::TokenKind;
 use crate::wire::{ClientReport, LegacyError, LegacyRegisterAnswer};
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{post, put};
 use jiff::Timestamp;
@@ -71,7 +71,8 @@ async fn enable(
 async fn status(
     State(core): State<Arc<Core>>,
     Path(token): Path<String>,
-    url: ClientUrl,
+    uri: Uri,
+    headers: HeaderMap,
     body: ClientBody,
 ) -> Result<Response, ClientError> {
     let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
@@ -80,9 +81,11 @@ async fn status(
     let Ok((claims, tier)) = admitted else {
         return Ok(refuse(LegacyError::INVALID_MACHINE_TOKEN));
     };
-    let base = url.base(&core);
-    let answer = clients::check_in(&core, &claims, tier, &report, &base, Timestamp::now()).await?;
-    Ok(Json(answer).into_response())
+    let url = ClientUrl::new(&uri, &headers);
+    let address = |filename: &str| url.of(&core, filename);
+    let answer =
+        clients::check_in(&core, &claims, tier, &report, address, Timestamp::now()).await?;
+    Ok(machine::json(answer))
 }
 
 /// The old path names no machine; the token does.

@@ -8,14 +8,18 @@ use crate::service::{Core, ServiceError, clients};
 use crate::telemetry::TokenKind;
 use crate::wire::ReportError;
 use crate::wire::legacy::UNAUTHORIZED;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
-use axum::http::header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::FutureExt;
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Limited};
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 
 /// The largest body of a client, in bytes. Real reports are below 20 KiB.
@@ -57,8 +61,13 @@ impl FromRequestParts<Arc<Core>> for MachinePath {
         let Path(text): Path<String> = Path::from_request_parts(parts, core)
             .await
             .map_err(|e| ServiceError::Invalid(e.body_text()))?;
-        Ok(Self(text.parse().map_err(ServiceError::from)?))
+        Ok(Self(id(&text)?))
     }
+}
+
+/// The machine that a path names.
+pub(super) fn id(text: &str) -> Result<MachineId, ServiceError> {
+    Ok(text.parse()?)
 }
 
 /// A client's body: bounded in bytes and in time.
@@ -69,28 +78,53 @@ impl FromRequest<Arc<Core>> for ClientBody {
     type Rejection = ClientError;
 
     async fn from_request(request: Request, core: &Arc<Core>) -> Result<Self, ClientError> {
-        let patience = core.config.server.body_timeout;
-        let reading = axum::body::to_bytes(request.into_body(), MAX_BODY);
-        match tokio::time::timeout(patience, reading).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(error)) if is_too_long(&error) => Err(ServiceError::TooLarge(format!(
-                "a body of at most {MAX_BODY} bytes is taken here"
-            ))
-            .into()),
-            Ok(Err(error)) => {
-                Err(ServiceError::Invalid(format!("the body broke off: {error}")).into())
-            }
-            Err(_) => Err(ServiceError::Timeout(format!(
-                "the body did not arrive within {} s",
-                patience.as_secs()
-            ))
-            .into()),
-        }
+        Ok(Self(body(core, request.into_body()).await?))
     }
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+/// Reads a client's body, bounded in bytes and in time.
+pub(super) async fn body<B>(core: &Core, body: B) -> Result<Bytes, ServiceError>
+where
+    B: HttpBody<Data = Bytes> + Send,
+    B::Error: Into<axum::BoxError>,
+{
+    let mut body = pin!(Limited::new(body, MAX_BODY));
+    // Nearly always the whole body came together with the head: then there is nothing to wait for or to put together.
+    let first = match body.as_mut().frame().now_or_never() {
+        Some(Some(frame)) => frame.map_err(broken)?.into_data().unwrap_or_default(),
+        Some(None) => return Ok(Bytes::new()),
+        None => Bytes::new(),
+    };
+    if body.is_end_stream() {
+        return Ok(first);
+    }
+    let patience = core.config.server.body_timeout;
+    let rest = tokio::time::timeout(patience, body.collect()).await;
+    let rest = rest.map_err(|_| {
+        ServiceError::Timeout(format!(
+            "the body did not arrive within {} s",
+            patience.as_secs()
+        ))
+    })?;
+    let rest = rest.map_err(broken)?.to_bytes();
+    Ok(if rest.is_empty() {
+        first
+    } else if first.is_empty() {
+        rest
+    } else {
+        [first, rest].concat().into()
+    })
+}
+
+fn broken(error: axum::BoxError) -> ServiceError {
+    if is_too_long(error.as_ref()) {
+        return ServiceError::TooLarge(format!("a body of at most {MAX_BODY} bytes is taken here"));
+    }
+    ServiceError::Invalid(format!("the body broke off: {error}"))
+}
+
+fn is_too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut source = Some(error);
     while let Some(cause) = source {
         if cause.is::<http_body_util::LengthLimitError>() {
             return true;
@@ -162,6 +196,14 @@ pub(super) fn count_keys(core: &Core, unknown: u32) {
     }
 }
 
+/// An answer in JSON that is rendered already.
+pub(super) fn json(body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
 /// A body that cannot be read.
 pub(super) fn unreadable(error: ReportError) -> ServiceError {
     ServiceError::Invalid(error.to_string())
@@ -169,48 +211,42 @@ pub(super) fn unreadable(error: ReportError) -> ServiceError {
 
 /// How the client reached us, for download addresses where no template is configured.
 #[derive(Debug)]
-pub(super) struct ClientUrl {
-    host: Option<String>,
-    tls: bool,
+pub(super) struct ClientUrl<'a> {
+    uri: &'a Uri,
+    headers: &'a HeaderMap,
 }
 
-impl FromRequestParts<Arc<Core>> for ClientUrl {
-    type Rejection = std::convert::Infallible;
+impl<'a> ClientUrl<'a> {
+    /// By the request's target and headers.
+    pub(super) fn new(uri: &'a Uri, headers: &'a HeaderMap) -> Self {
+        Self { uri, headers }
+    }
 
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Core>) -> Result<Self, Self::Rejection> {
+    fn host(&self) -> Option<&'a str> {
         // The host is given back to nobody but this client, so that a false one harms only who sends it.
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-        let host = parts
-            .uri
+        self.uri
             .authority()
-            .map(|a| a.as_str().to_owned())
-            .or_else(|| Some(parts.headers.get(HOST)?.to_str().ok()?.to_owned()))
-            .filter(|host| !host.is_empty() && host.len() < 256 && host.chars().all(plain));
-        let tls = parts
-            .headers
-            .get("x-forwarded-proto")
-            .is_some_and(|v| v == "https");
-        Ok(Self { host, tls })
+            .map(http::uri::Authority::as_str)
+            .or_else(|| self.headers.get(HOST)?.to_str().ok())
+            .filter(|host| !host.is_empty() && host.len() < 256 && host.chars().all(plain))
     }
-}
 
-impl ClientUrl {
-    /// Makes addresses of files: by the template, or as the client reached us.
-    pub(super) fn base<'a>(&'a self, core: &'a Core) -> impl Fn(&str) -> String + Send + Sync + 'a {
-        move |filename| {
-            let template = &core.config.server.url_template;
-            if !template.is_empty() {
-                return template.replace("{filename}", filename);
-            }
-            match &self.host {
-                Some(host) => {
-                    format!(
-                        "{}://{host}/v1/patches/{filename}",
-                        if self.tls { "https" } else { "http" }
-                    )
-                }
-                None => format!("/v1/patches/{filename}"),
-            }
+    /// The address of a file: by the template, or as the client reached us.
+    pub(super) fn of(&self, core: &Core, filename: &str) -> String {
+        let template = &core.config.server.url_template;
+        if !template.is_empty() {
+            return template.replace("{filename}", filename);
+        }
+        let forwarded = self.headers.get("x-forwarded-proto");
+        let scheme = if forwarded.is_some_and(|v| v == "https") {
+            "https"
+        } else {
+            "http"
+        };
+        match self.host() {
+            Some(host) => format!("{scheme}://{host}/v1/patches/{filename}"),
+            None => format!("/v1/patches/{filename}"),
         }
     }
 }

@@ -5,6 +5,7 @@ mod capture;
 mod client;
 mod connection;
 pub mod error;
+mod front;
 mod governor;
 mod legacy;
 mod machine;
@@ -20,8 +21,16 @@ use axum::middleware;
 use std::sync::Arc;
 use tower_http::catch_panic::CatchPanicLayer;
 
-/// The router of all surfaces.
-pub fn router(core: Arc<Core>) -> Router {
+pub use front::Front;
+
+/// All surfaces, as a service of connections.
+pub fn front(core: Arc<Core>) -> Front {
+    let governor = governor::Governor::new(&core);
+    let router = router(Arc::clone(&core), governor.clone());
+    Front::new(core, governor, router)
+}
+
+fn router(core: Arc<Core>, governor: governor::Governor) -> Router {
     let machines = Router::new()
         .merge(client::routes())
         .merge(legacy::routes())
@@ -30,10 +39,7 @@ pub fn router(core: Arc<Core>) -> Router {
             Arc::clone(&core),
             capture::capture,
         ))
-        .layer(middleware::from_fn_with_state(
-            governor::Governor::new(&core),
-            governor::govern,
-        ));
+        .layer(middleware::from_fn_with_state(governor, governor::govern));
     Router::new()
         .merge(machines)
         .merge(ops::routes())

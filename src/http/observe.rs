@@ -4,14 +4,15 @@ use super::error::{ApiError, REQUEST_ID};
 use crate::service::{Core, ServiceError};
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Response};
+use axum::http::{HeaderValue, Response, StatusCode};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 use tower_http::request_id::RequestId;
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 /// Gives the request an id, runs it in a span of that id, and takes its duration.
 pub(super) async fn observe(
@@ -23,17 +24,12 @@ pub(super) async fn observe(
     let id = request_id();
     let template = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        request.extensions_mut().insert(RequestId::new(value));
-    }
-    let span = tracing::info_span!("request", request_id = %id);
+    request.extensions_mut().insert(RequestId::new(id.clone()));
+    let span = span(&id);
     let mut response = next.run(request).instrument(span.clone()).await;
-    if let Ok(value) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, value);
-    }
+    let status = mark(&mut response, id).as_u16();
     let seconds = started.elapsed().as_secs_f64();
     let template = template.as_ref().map(MatchedPath::as_str);
-    let status = response.status().as_u16();
     core.metrics
         .http
         .observe(template, method.as_str(), status, seconds);
@@ -44,11 +40,40 @@ pub(super) async fn observe(
     response
 }
 
-/// 96 random bits; a random source that fails must not fail the request.
-fn request_id() -> String {
-    let mut bytes = [0u8; 12];
-    let _ = openssl::rand::rand_bytes(&mut bytes);
-    hex::encode(bytes)
+/// Whether requests that go well are logged.
+pub(super) fn is_logged() -> bool {
+    tracing::enabled!(Level::DEBUG)
+}
+
+/// The span that gives what is logged within it the request's id.
+pub(super) fn span(id: &HeaderValue) -> Span {
+    tracing::info_span!("request", request_id = id.to_str().unwrap_or_default())
+}
+
+/// Writes the id on the answer; returns the answer's status.
+pub(super) fn mark(response: &mut Response<Body>, id: HeaderValue) -> StatusCode {
+    response.headers_mut().insert(REQUEST_ID, id);
+    response.status()
+}
+
+/// An id that no other request has: 48 random bits of this process and a number that counts up. It is a name to look
+/// for in logs, not a secret.
+pub(super) fn request_id() -> HeaderValue {
+    static PROCESS: LazyLock<[u8; 6]> = LazyLock::new(|| {
+        let mut bytes = [0; 6];
+        // A random source that fails must not fail requests.
+        let _ = openssl::rand::rand_bytes(&mut bytes);
+        bytes
+    });
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let mut bytes = [0; 12];
+    bytes[..6].copy_from_slice(&*PROCESS);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    bytes[6..].copy_from_slice(&number[2..]);
+    let mut text = [0; 24];
+    // Neither can fail: the length is twice the number of bytes, and all of it is hexadecimal digits.
+    let _ = hex::encode_to_slice(bytes, &mut text);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("none"))
 }
 
 /// The answer when a handler panicked.
@@ -62,4 +87,20 @@ pub(super) fn panicked(cause: Box<dyn Any + Send + 'static>) -> Response<Body> {
         "a handler panicked: {text}"
     )))
     .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn no_two_requests_have_the_same_id() {
+        let ids: HashSet<HeaderValue> = (0..1000).map(|_| request_id()).collect();
+        assert_eq!(ids.len(), 1000);
+        for id in ids {
+            let text = id.to_str().unwrap();
+            assert!(text.len() == 24 && hex::decode(text).is_ok(), "{text}");
+        }
+    }
 }

@@ -9,11 +9,15 @@ use super::places::{Places, descriptors};
 use crate::config::Server;
 use crate::telemetry::Metrics;
 use axum::Router;
+use axum::body::{Body, Bytes};
 use axum::extract::ConnectInfo;
+use axum::http::{Request, Response};
+use http_body::Body as HttpBody;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,11 +30,31 @@ use tower::ServiceExt;
 /// How long nothing is accepted after the system refused for want of something: at once again would only spin.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// What answers the requests of connections; cheap to clone.
+pub trait App: Clone + Send + Sync + 'static {
+    /// Answers a request; what goes wrong is an answer too.
+    fn answer<B>(&self, request: Request<B>) -> impl Future<Output = Response<Body>> + Send
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>;
+}
+
+impl App for Router {
+    async fn answer<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let Ok(response) = self.clone().oneshot(request).await;
+        response
+    }
+}
+
 /// Serves until `stopping`, then lets running requests end within the grace period.
 /// Returns whether all of them did.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    app: impl App,
     server: &Server,
     metrics: &Metrics,
     stopping: CancellationToken,
@@ -69,7 +93,7 @@ pub async fn serve(
         };
         // Answers are small and whole; waiting to fill packets only delays them.
         let _ = stream.set_nodelay(true);
-        let connection = connection(&builder, stream, peer, router.clone(), Arc::clone(&meter));
+        let connection = connection(&builder, stream, peer, app.clone(), Arc::clone(&meter));
         let timed = Timed::new(graceful.watch(connection), meter);
         let counts = Arc::clone(&counts);
         tokio::spawn(async move {
@@ -121,13 +145,13 @@ fn builder() -> Builder {
     builder
 }
 
-fn connection(
+fn connection<A: App>(
     builder: &Builder,
     stream: TcpStream,
     peer: SocketAddr,
-    router: Router,
+    app: A,
     meter: Arc<Meter>,
-) -> impl GracefulConnection<Error = hyper::Error> + use<> {
+) -> impl GracefulConnection<Error = hyper::Error> + use<A> {
     let io = Metered {
         io: stream,
         meter: Arc::clone(&meter),
@@ -139,10 +163,10 @@ fn connection(
             body,
             meter: Arc::clone(&meter),
         });
-        let (router, meter) = (router.clone(), Arc::clone(&meter));
+        let (app, meter) = (app.clone(), Arc::clone(&meter));
         async move {
-            let answer = router.oneshot(request).await?;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, meter }))
+            let answer = app.answer(request).await;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, meter }))
         }
     });
     builder.serve_connection(TokioIo::new(io), service)

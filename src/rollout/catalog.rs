@@ -3,6 +3,7 @@
 //! Invariants: payloads of one kernel and architecture are in falling order of version; a payload's `reach` is an index
 //! into `tiers`; scopes of promotions and blocks are already applied.
 
+use super::answers::Answers;
 use super::support::{SupportRow, SupportTable};
 use crate::domain::{Architecture, Fix, KernelVersion, PatchVersion, Scope, Sha256, TierName};
 use std::collections::HashMap;
@@ -152,6 +153,7 @@ pub struct Catalog {
     by_kernel: HashMap<Box<str>, Vec<(Architecture, std::ops::Range<u32>)>>,
     by_filename: HashMap<Arc<str>, u32>,
     support: SupportTable,
+    answers: Answers,
 }
 
 impl Catalog {
@@ -249,6 +251,7 @@ impl Catalog {
             by_kernel,
             by_filename,
             support: SupportTable::new(rows.support),
+            answers: Answers::default(),
         }
     }
 
@@ -293,6 +296,11 @@ impl Catalog {
         self.by_filename
             .get(filename)
             .map(|index| &self.payloads[*index as usize])
+    }
+
+    /// Answers that were rendered from this catalog.
+    pub fn answers(&self) -> &Answers {
+        &self.answers
     }
 
     /// The table of supported kernels.

@@ -3,10 +3,10 @@
 //! The rule: the highest version that has a payload for exactly the machine's kernel and architecture, has reached its
 //! tier and is neither blocked, held nor damaged. A machine keeps a higher version it runs, unless that was blocked.
 
-use super::catalog::{Catalog, Payload, Standing};
+use super::catalog::{Catalog, Payload, Standing, Tier};
 use super::reason::{ReasonCode, Skip};
 use super::support::Support;
-use crate::domain::{Architecture, KernelSupport, KernelVersion, PatchVersion, TierName};
+use crate::domain::{Architecture, KernelParts, KernelSupport, PatchVersion, TierName};
 use jiff::civil::Date;
 
 /// What is known of the machine that asks.
@@ -83,7 +83,7 @@ impl Outcome {
 }
 
 /// The answer with everything that led to it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Decision<'s> {
     /// The kind of answer.
     pub outcome: Outcome,
@@ -91,17 +91,47 @@ pub struct Decision<'s> {
     pub payload: Option<&'s Payload>,
     /// What the table of supported kernels says.
     pub support: Support,
-    /// Versions passed over, highest first. Empty (and without allocation) on the way most machines take.
-    pub skips: Vec<Skip<'s>>,
+    /// Payloads passed over, highest version first; [`Self::skips`] says why.
+    pub passed: &'s [Payload],
     /// The reason for the outcome.
     pub code: ReasonCode,
     /// The machine's tier.
     pub tier: &'s TierName,
     /// What the machine says is applied.
     pub applied: Option<PatchVersion>,
+    /// Index of its tier in the catalog.
+    pub tier_index: u16,
+    tiers: &'s [Tier],
 }
 
-impl Decision<'_> {
+/// Why this payload is not offered in this tier; `None` if it can be.
+fn stops(payload: &Payload, tier: u16) -> Option<ReasonCode> {
+    let in_tier = payload.reach.is_some_and(|reach| reach >= tier);
+    match payload.standing {
+        Standing::Blocked => Some(ReasonCode::Blocked),
+        _ if !in_tier => Some(ReasonCode::NotInTier),
+        Standing::Held => Some(ReasonCode::Held),
+        Standing::Damaged => Some(ReasonCode::Damaged),
+        Standing::Free => None,
+    }
+}
+
+impl<'s> Decision<'s> {
+    /// Versions passed over, highest first. Told when asked for: most answers are told by heart.
+    pub fn skips(&self) -> impl Iterator<Item = Skip<'s>> + use<'s> {
+        let (tier, tiers) = (self.tier_index, self.tiers);
+        self.passed.iter().filter_map(move |payload| {
+            let reached = payload
+                .reach
+                .and_then(|reach| tiers.get(usize::from(reach)));
+            Some(Skip {
+                version: payload.version,
+                code: stops(payload, tier)?,
+                reached: reached.map(|tier| &tier.name),
+            })
+        })
+    }
+
     /// The last reason as a sentence; the skips come before it.
     pub fn text(&self) -> String {
         let tier = self.tier;
@@ -138,15 +168,18 @@ impl Decision<'_> {
 
 /// Decides. Returns `None` only if the tier index is not in the catalog (the tier was deleted under the request).
 pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s>> {
-    let tier = &catalog.tiers().get(usize::from(facts.tier))?.name;
+    let tiers = catalog.tiers();
+    let tier = &tiers.get(usize::from(facts.tier))?.name;
     let decision = |outcome, code, support| Decision {
         outcome,
         payload: None,
         support,
-        skips: Vec::new(),
+        passed: &[],
         code,
         tier,
         applied: facts.applied,
+        tier_index: facts.tier,
+        tiers,
     };
     let unknown = Support {
         verdict: KernelSupport::Unknown,
@@ -161,17 +194,19 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
     };
     let payloads = catalog.for_kernel(facts.kernel, architecture);
     let Some(first) = payloads.first() else {
-        let Ok(kernel) = facts.kernel.parse::<KernelVersion>() else {
+        let Ok(kernel) = KernelParts::read(facts.kernel) else {
             return Some(decision(
                 Outcome::Unknown,
                 ReasonCode::KernelUnknown,
                 unknown,
             ));
         };
-        let support =
-            catalog
-                .support()
-                .of_kernel(&kernel, Some(architecture), facts.build_date, facts.today);
+        let support = catalog.support().of_kernel(
+            (kernel.base, kernel.flavour),
+            Some(architecture),
+            facts.build_date,
+            facts.today,
+        );
         let (outcome, code) = match support.verdict {
             KernelSupport::KernelUpgradeRequired => (
                 Outcome::KernelUpgradeRequired,
@@ -189,7 +224,7 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
     };
     // A payload for exactly this kernel proves that patches are made for it, whatever the table says.
     let mut support = catalog.support().of_kernel(
-        &first.kernel,
+        (first.kernel.base(), first.kernel.flavour()),
         Some(architecture),
         facts.build_date,
         facts.today,
@@ -206,49 +241,27 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
             .any(|p| p.version == applied && p.standing == Standing::Blocked)
     });
     let floor = facts.applied.filter(|_| !withdrawn);
-    let mut skips = Vec::new();
-    for payload in payloads {
+    for (index, payload) in payloads.iter().enumerate() {
         if floor.is_some_and(|floor| payload.version < floor) {
             break;
         }
-        let in_tier = payload.reach.is_some_and(|reach| reach >= facts.tier);
+        result.passed = &payloads[..index];
+        let stopped = stops(payload, facts.tier);
         if floor == Some(payload.version) {
-            let (outcome, code) = if in_tier && payload.standing == Standing::Free {
+            (result.outcome, result.code) = if stopped.is_none() {
                 (Outcome::UpToDate, ReasonCode::UpToDate)
             } else {
                 (Outcome::KeepsHigher, ReasonCode::KeepsHigher)
             };
-            return Some(Decision {
-                outcome,
-                skips,
-                code,
-                ..result
-            });
+            return Some(result);
         }
-        let code = match payload.standing {
-            Standing::Blocked => ReasonCode::Blocked,
-            _ if !in_tier => ReasonCode::NotInTier,
-            Standing::Held => ReasonCode::Held,
-            Standing::Damaged => ReasonCode::Damaged,
-            Standing::Free => {
-                result = Decision {
-                    outcome: Outcome::Offer,
-                    code: ReasonCode::Offered,
-                    payload: Some(payload),
-                    ..result
-                };
-                return Some(Decision { skips, ..result });
-            }
-        };
-        let reached = payload
-            .reach
-            .and_then(|reach| catalog.tiers().get(usize::from(reach)))
-            .map(|tier| &tier.name);
-        skips.push(Skip {
-            version: payload.version,
-            code,
-            reached,
-        });
+        if stopped.is_none() {
+            result.outcome = Outcome::Offer;
+            result.code = ReasonCode::Offered;
+            result.payload = Some(payload);
+            return Some(result);
+        }
+        result.passed = &payloads[..=index];
     }
     if floor.is_some() {
         result.outcome = Outcome::KeepsHigher;
@@ -259,5 +272,5 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
         result.outcome = Outcome::KernelUpgradeRequired;
         result.code = ReasonCode::KernelUpgradeRequired;
     }
-    Some(Decision { skips, ..result })
+    Some(result)
 }

@@ -1,12 +1,14 @@
 //! The engine: who is offered what and why. Pure: values and a clock reading in, decisions with their reasons out;
 //! no pool, no async, no randomness. Requests are answered from a [`Snapshot`]; PostgreSQL is the truth behind it.
 
+mod answers;
 mod catalog;
 mod decide;
 mod reason;
 mod snapshot;
 pub mod support;
 
+pub use answers::{Answer, Answers, Rendered};
 pub use catalog::{
     BlockKind, BlockRow, Catalog, CatalogRows, PatchRow, Payload, PayloadRow, PromotionRow,
     Standing, Tier, TierRow,

@@ -4,7 +4,7 @@
 //! LTS-derived HWE kernels and 9 for interim HWE, counted from the kernel's build date
 //! (5.15.0-100.110 built 2024-02-07 must be upgraded by 2025-03-07).
 
-use crate::domain::{Architecture, KernelSupport, KernelVersion, ParseError};
+use crate::domain::{Architecture, KernelBase, KernelSupport, ParseError};
 use jiff::{ToSpan, civil::Date};
 
 /// The table as it stood when this version was made; a server loads it into its database at first start.
@@ -38,7 +38,7 @@ pub struct SupportTable {
 }
 
 /// What the table says of one kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Support {
     /// The verdict.
     pub verdict: KernelSupport,
@@ -47,10 +47,10 @@ pub struct Support {
 }
 
 /// What is known of a kernel when asking.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Query<'a> {
-    /// Series, e.g. `5.15`.
-    pub series: &'a str,
+    /// Upstream version, of which the series (`5.15`) counts.
+    pub base: KernelBase,
     /// Flavour, e.g. `generic`.
     pub flavour: &'a str,
     /// Architecture.
@@ -137,7 +137,7 @@ impl SupportTable {
             return none(KernelSupport::Unknown);
         };
         let rows = self.rows.iter().filter(|row| {
-            row.series == query.series
+            query.base.is_of(&row.series)
                 && row.architecture == arch
                 && query.codename.is_none_or(|name| row.codename == name)
                 && row.flavours.iter().any(|f| f == query.flavour)
@@ -169,18 +169,17 @@ impl SupportTable {
         best.unwrap_or_else(|| none(KernelSupport::Unsupported))
     }
 
-    /// [`Self::evaluate`] for an exact kernel.
+    /// [`Self::evaluate`] for an exact kernel's base and flavour.
     pub fn of_kernel(
         &self,
-        kernel: &KernelVersion,
+        (base, flavour): (KernelBase, &str),
         architecture: Option<Architecture>,
         build_date: Option<Date>,
         today: Date,
     ) -> Support {
-        let series = kernel.base().series();
         let query = Query {
-            series: &series,
-            flavour: kernel.flavour(),
+            base,
+            flavour,
             architecture,
             codename: None,
             build_date,
@@ -200,9 +199,9 @@ mod tests {
 
     #[test]
     fn the_public_example_holds() {
-        let kernel = "5.15.0-100.110-generic".parse().unwrap();
+        let kernel = ("5.15".parse().unwrap(), "generic");
         let built = Some(date(2024, 2, 7));
-        let before = table().of_kernel(&kernel, Some(Architecture::Amd64), built, date(2025, 3, 6));
+        let before = table().of_kernel(kernel, Some(Architecture::Amd64), built, date(2025, 3, 6));
         assert_eq!(
             before,
             Support {
@@ -210,18 +209,18 @@ mod tests {
                 upgrade_required: Some(date(2025, 3, 7))
             }
         );
-        let after = table().of_kernel(&kernel, Some(Architecture::Amd64), built, date(2025, 3, 7));
+        let after = table().of_kernel(kernel, Some(Architecture::Amd64), built, date(2025, 3, 7));
         assert_eq!(after.verdict, KernelSupport::KernelUpgradeRequired);
     }
 
     #[test]
     fn flavour_architecture_series_and_codename_count() {
         let today = date(2026, 1, 1);
-        let ask = |series, flavour, arch, codename| {
+        let ask = |series: &str, flavour, arch, codename| {
             table()
                 .evaluate(
                     &Query {
-                        series,
+                        base: series.parse().unwrap(),
                         flavour,
                         architecture: Some(arch),
                         codename,
@@ -255,9 +254,11 @@ mod tests {
             table()
                 .evaluate(
                     &Query {
-                        series: "5.15",
+                        base: "5.15".parse().unwrap(),
                         flavour: "generic",
-                        ..Query::default()
+                        architecture: None,
+                        codename: None,
+                        build_date: None,
                     },
                     today
                 )
@@ -270,7 +271,7 @@ mod tests {
     fn the_interval_depends_on_the_kind() {
         let today = date(2026, 1, 1);
         let interim = Query {
-            series: "6.17",
+            base: "6.17".parse().unwrap(),
             flavour: "generic",
             architecture: Some(Architecture::Amd64),
             codename: Some("noble"),
@@ -312,8 +313,8 @@ mod tests {
         }
         let ended =
             SupportTable::parse("h\n18.04,bionic,amd64,4.15,GA,generic,13,2028-04-01\n").unwrap();
-        let kernel = "4.15.0-100.101-generic".parse().unwrap();
-        let support = ended.of_kernel(&kernel, Some(Architecture::Amd64), None, date(2028, 4, 1));
+        let kernel = ("4.15".parse().unwrap(), "generic");
+        let support = ended.of_kernel(kernel, Some(Architecture::Amd64), None, date(2028, 4, 1));
         assert_eq!(support.verdict, KernelSupport::KernelEndOfLife);
     }
 }

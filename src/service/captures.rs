@@ -82,6 +82,11 @@ impl Captures {
         }
     }
 
+    /// Whether nothing is captured now, from nobody.
+    pub fn none(&self) -> bool {
+        self.active.load().is_empty()
+    }
+
     /// The capture that wants a request of this machine from this address, if any does. Costs next to nothing while
     /// there is no capture.
     pub fn wanted(&self, machine: Option<&MachineId>, address: IpAddr) -> Option<i64> {

@@ -4,12 +4,12 @@
 //! only then: acknowledged means committed. There is no timer; the commit in flight is what lets the next group gather.
 //! A full queue and a database that is away are told to the caller, never hidden.
 
+use super::words::{Words, kinds};
 use crate::db::machines::{CheckInRow, write_check_ins};
-use crate::db::words::{self, WordKind};
-use crate::db::{Db, DbError};
+use crate::db::words;
+use crate::db::{Conn, Db, DbError};
 use crate::domain::MachineId;
 use crate::telemetry::Metrics;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -21,31 +21,31 @@ const GROUP: usize = 1000;
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// After a failure, check-ins are refused at once for this long instead of each waiting for the next.
 const BREATHER: Duration = Duration::from_millis(500);
-/// Words of each kind that are remembered. Beyond, texts are looked up in the database again.
-const WORDS: usize = 50_000;
 /// Longest text kept of a client version or CPU model, in bytes.
 pub const WORD_LEN: usize = 128;
 
-/// One check-in. The ids of words in `row` are filled in by the writer.
-#[derive(Debug, Clone)]
-pub struct CheckIn {
-    /// Everything that is a number already.
-    pub row: CheckInRow,
-    /// Kernel as reported.
-    pub kernel: Option<Box<str>>,
-    /// Client version as reported.
-    pub client_version: Option<Box<str>>,
-    /// CPU model as reported.
-    pub cpu_model: Option<Box<str>>,
+/// One check-in.
+#[derive(Debug)]
+struct CheckIn {
+    row: CheckInRow,
+    /// Its texts, if the id of one was not known when it came: [`Writer`] fills them in.
+    texts: Option<Box<[Option<Box<str>>; 3]>>,
 }
 
 impl CheckIn {
-    fn words(&self) -> [(WordKind, Option<&str>); 3] {
-        [
-            (WordKind::Kernel, self.kernel.as_deref()),
-            (WordKind::ClientVersion, self.client_version.as_deref()),
-            (WordKind::CpuModel, self.cpu_model.as_deref()),
-        ]
+    fn texts(&self) -> [Option<&str>; 3] {
+        self.texts.as_ref().map_or([None; 3], |texts| {
+            texts.each_ref().map(|text| text.as_deref())
+        })
+    }
+
+    /// Takes over ids; returns whether every text has one.
+    fn name(&mut self, ids: [Option<i32>; 3], texts: [Option<&str>; 3]) -> bool {
+        let row = &mut self.row;
+        [row.kernel_id, row.client_version_id, row.cpu_model_id] = ids;
+        ids.iter()
+            .zip(texts)
+            .all(|(id, text)| id.is_some() || text.is_none())
     }
 }
 
@@ -69,6 +69,7 @@ struct Job {
 #[derive(Debug, Clone)]
 pub struct Queue {
     jobs: mpsc::Sender<Job>,
+    words: Arc<Words>,
     closing: CancellationToken,
 }
 
@@ -87,7 +88,7 @@ pub struct Writer {
     db: Db,
     history: bool,
     metrics: Arc<Metrics>,
-    words: HashMap<WordKind, HashMap<Box<str>, i32>>,
+    words: Arc<Words>,
     failed_at: Option<Instant>,
     closing: CancellationToken,
 }
@@ -96,11 +97,12 @@ pub struct Writer {
 pub fn queue(capacity: usize, db: Db, history: bool, metrics: Arc<Metrics>) -> (Queue, Writer) {
     let (sender, jobs) = mpsc::channel(capacity);
     let closing = CancellationToken::new();
+    let words = Arc::new(Words::default());
     let queue = Queue {
         jobs: sender,
+        words: Arc::clone(&words),
         closing: closing.clone(),
     };
-    let words = HashMap::new();
     (
         queue,
         Writer {
@@ -133,8 +135,13 @@ impl Lost {
 }
 
 impl Queue {
-    /// Hands a check-in over and waits until it is committed.
-    pub async fn store(&self, check_in: CheckIn) -> Result<(), NotStored> {
+    /// Hands a check-in over and waits until it is committed. `texts` are kernel, client version and CPU model; their
+    /// ids in `row` are filled in here or by the writer.
+    pub async fn store(&self, row: CheckInRow, texts: [Option<&str>; 3]) -> Result<(), NotStored> {
+        let mut check_in = CheckIn { row, texts: None };
+        if !check_in.name(self.words.ids(texts), texts) {
+            check_in.texts = Some(Box::new(texts.map(|text| text.map(Box::from))));
+        }
         let (done, stored) = oneshot::channel();
         self.jobs
             .try_send(Job { check_in, done })
@@ -175,7 +182,7 @@ impl Writer {
                 .check_ins
                 .queue_length
                 .set(self.jobs.len() as i64);
-            let lost = self.write(&jobs).await;
+            let lost = self.write(&mut jobs).await;
             for job in jobs.drain(..) {
                 let machine = job.check_in.row.machine;
                 let result = if lost.covers(machine) {
@@ -189,20 +196,24 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, jobs: &[Job]) -> Lost {
+    async fn write(&mut self, jobs: &mut [Job]) -> Lost {
         if self.failed_at.is_some_and(|at| at.elapsed() < BREATHER) {
             return Lost::All;
         }
-        // The last report of each machine, in order of machine.
-        let mut last: HashMap<MachineId, &CheckIn> = HashMap::with_capacity(jobs.len());
-        for job in jobs {
-            last.insert(job.check_in.row.machine, &job.check_in);
-        }
-        let mut group: Vec<&CheckIn> = last.into_values().collect();
-        group.sort_unstable_by_key(|check_in| check_in.row.machine);
+        // In order of machine. The order is stable: of the reports of one machine, the last to come stays.
+        let waiting = jobs.len();
+        let mut group: Vec<&mut CheckIn> = jobs.iter_mut().map(|job| &mut job.check_in).collect();
+        group.sort_by_key(|check_in| check_in.row.machine);
+        group.dedup_by(|next, kept| {
+            let same = next.row.machine == kept.row.machine;
+            if same {
+                std::mem::swap(next, kept);
+            }
+            same
+        });
         let started = Instant::now();
         let mut lost = Vec::new();
-        let result = self.commit_what_can_be(&group, &mut lost).await;
+        let result = self.commit_what_can_be(&mut group, &mut lost).await;
         let metrics = &self.metrics.check_ins;
         metrics
             .flush_seconds
@@ -212,7 +223,7 @@ impl Writer {
             Ok(()) if lost.is_empty() => Lost::None,
             Ok(()) => Lost::Some(lost),
             Err(error) => {
-                tracing::error!(%error, check_ins = jobs.len(), "check-ins could not be stored");
+                tracing::error!(%error, check_ins = waiting, "check-ins could not be stored");
                 self.failed_at = Some(Instant::now());
                 Lost::All
             }
@@ -223,7 +234,7 @@ impl Writer {
     /// out, so that one machine whose tier was just deleted does not cost the others their reports.
     async fn commit_what_can_be(
         &mut self,
-        group: &[&CheckIn],
+        group: &mut [&mut CheckIn],
         lost: &mut Vec<MachineId>,
     ) -> Result<(), DbError> {
         let mut open = vec![group];
@@ -238,7 +249,8 @@ impl Writer {
                         lost.push(one.row.machine);
                     }
                     more => {
-                        let (first, second) = more.split_at(more.len() / 2);
+                        let half = more.len() / 2;
+                        let (first, second) = more.split_at_mut(half);
                         open.extend([second, first]);
                     }
                 },
@@ -247,17 +259,12 @@ impl Writer {
         Ok(())
     }
 
-    async fn commit(&mut self, group: &[&CheckIn]) -> Result<(), DbError> {
-        let mut conn = self.db.conn().await?;
+    async fn commit(&mut self, group: &mut [&mut CheckIn]) -> Result<(), DbError> {
+        let conn = self.db.conn().await?;
         let work = async {
-            let unknown = self.unknown_words(group);
-            if !unknown.is_empty() {
-                self.learn(words::ids(&conn, &unknown).await?);
-            }
-            let rows: Vec<CheckInRow> = group.iter().map(|check_in| self.row(check_in)).collect();
-            let tx = conn.begin().await?;
-            write_check_ins(&tx, &rows, self.history).await?;
-            tx.commit().await
+            self.name(&conn, group).await?;
+            let rows = group.iter().map(|check_in| &check_in.row);
+            write_check_ins(&conn, rows, self.history).await
         };
         if let Ok(result) = tokio::time::timeout(PATIENCE, work).await {
             return result;
@@ -270,52 +277,29 @@ impl Writer {
         )))
     }
 
-    fn unknown_words(&self, group: &[&CheckIn]) -> Vec<(WordKind, String)> {
-        let mut unknown: Vec<(WordKind, String)> = group
-            .iter()
-            .flat_map(|check_in| check_in.words())
-            .filter_map(|(kind, text)| Some((kind, text?)))
-            .filter(|(kind, text)| {
-                self.words
-                    .get(kind)
-                    .is_none_or(|known| !known.contains_key(*text))
-            })
-            .map(|(kind, text)| (kind, text.to_owned()))
-            .collect();
-        unknown.sort_unstable();
-        unknown.dedup();
-        unknown
-    }
-
-    fn learn(&mut self, ids: Vec<(i16, String, i32)>) {
-        for (kind, text, id) in ids {
-            let Some(kind) = [
-                WordKind::Kernel,
-                WordKind::ClientVersion,
-                WordKind::CpuModel,
-            ]
-            .into_iter()
-            .find(|k| *k as i16 == kind) else {
-                continue;
-            };
-            let known = self.words.entry(kind).or_default();
-            if known.len() >= WORDS {
-                known.clear();
+    /// Fills in the ids of texts that were not known when the check-in came.
+    async fn name(&self, conn: &Conn, group: &mut [&mut CheckIn]) -> Result<(), DbError> {
+        let mut unknown = Vec::new();
+        for check_in in group.iter().filter(|check_in| check_in.texts.is_some()) {
+            let texts = check_in.texts();
+            let ids = self.words.ids(texts);
+            for ((kind, text), id) in kinds().into_iter().zip(texts).zip(ids) {
+                if let (Some(text), None) = (text, id) {
+                    unknown.push((kind, text.to_owned()));
+                }
             }
-            known.insert(text.into_boxed_str(), id);
         }
-    }
-
-    fn row(&self, check_in: &CheckIn) -> CheckInRow {
-        let id = |kind, text: &Option<Box<str>>| {
-            text.as_ref()
-                .and_then(|text| self.words.get(&kind)?.get(text.as_ref()).copied())
-        };
-        CheckInRow {
-            kernel_id: id(WordKind::Kernel, &check_in.kernel),
-            client_version_id: id(WordKind::ClientVersion, &check_in.client_version),
-            cpu_model_id: id(WordKind::CpuModel, &check_in.cpu_model),
-            ..check_in.row.clone()
+        if !unknown.is_empty() {
+            unknown.sort_unstable();
+            unknown.dedup();
+            self.words.learn(words::ids(conn, &unknown).await?);
         }
+        for check_in in group.iter_mut() {
+            if let Some(texts) = check_in.texts.take() {
+                let texts_of = texts.each_ref().map(|text| text.as_deref());
+                let _ = check_in.name(self.words.ids(texts_of), texts_of);
+            }
+        }
+        Ok(())
     }
 }

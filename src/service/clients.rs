@@ -1,7 +1,7 @@
 //! What machines ask: registration, information, check-ins, pings, leaving. A check-in reads no table: token, tier and
 //! decision come from the snapshot, and the report goes through the queue.
 
-use super::checkin::{CheckIn, NotStored, WORD_LEN};
+use super::checkin::{NotStored, WORD_LEN};
 use super::explain::reasons;
 use super::{Core, ServiceError};
 use crate::db::machines::{self, CheckInRow, PingRow};
@@ -9,16 +9,21 @@ use crate::db::words::{self, WordKind};
 use crate::db::{Conn, DbError, tokens};
 use crate::domain::token::{MachineClaims, token_hash};
 use crate::domain::{
-    Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion,
+    Architecture, KernelParts, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion,
 };
-use crate::rollout::{Decision, Facts, Outcome, Payload, Snapshot, TokenError, decide, support};
+use crate::rollout::{
+    Answer, Decision, Facts, Outcome, Payload, ReasonCode, Rendered, Snapshot, TokenError, decide,
+    support,
+};
 use crate::telemetry::{NotStored as Label, PingLabels};
 use crate::wire::{
     Affordances, ClientReport, InfoAnswer, PatchOffer, PingReport, RegisterAnswer, SupportedQuery,
     Token, UpdatesAnswer,
 };
+use bytes::Bytes;
 use jiff::{Timestamp, civil::Date};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a statement for a machine may take before it is answered 503.
@@ -65,9 +70,7 @@ pub async fn register(
         auth_token: entry.id,
         issued_at: now.as_microsecond(),
     };
-    let token = core.machine_key.issue(&claims).ok_or_else(|| {
-        ServiceError::Internal("openssl could not make a machine token".to_owned())
-    })?;
+    let token = core.machine_key.issue(&claims);
     promptly(core, async |conn: &Conn| {
         machines::register(conn, machine, tier_id, entry.id, now).await?;
         tokens::touch(conn, entry.id).await
@@ -154,20 +157,15 @@ pub async fn deregister(core: &Core, machine: MachineId) -> Result<(), ServiceEr
     .map(|_| ())
 }
 
-/// The version that counts as applied: only states in which a patch really is in the kernel.
-fn applied(report: &ClientReport<'_>, state: MachineState) -> Option<PatchVersion> {
-    report.version().filter(|_| state.runs_patch())
-}
-
 /// Cuts a reported text to the longest that is kept, at a character's end, and takes out NUL, which PostgreSQL cannot
 /// store.
-fn bounded(text: Option<&Cow<'_, str>>, longest: usize) -> Option<Box<str>> {
+fn bounded<'a>(text: Option<&'a Cow<'_, str>>, longest: usize) -> Option<Cow<'a, str>> {
     text.map(|text| {
         let cut = &text[..text.floor_char_boundary(longest)];
         if cut.contains('\0') {
-            cut.replace('\0', "").into()
+            Cow::Owned(cut.replace('\0', ""))
         } else {
-            cut.into()
+            Cow::Borrowed(cut)
         }
     })
 }
@@ -177,59 +175,27 @@ fn plausible(date: Date) -> bool {
     (1970..=9999).contains(&date.year())
 }
 
-/// A check-in: decides, stores the report, answers. `base` makes a download's address of a file name.
+/// A check-in: decides, stores the report, answers. The answer is an [`UpdatesAnswer`] in JSON; `address` makes a
+/// download's address of a file name.
 pub async fn check_in(
     core: &Core,
     claims: &MachineClaims,
     tier_id: i32,
     report: &ClientReport<'_>,
-    base: &(dyn Fn(&str) -> String + Send + Sync),
+    address: impl FnOnce(&str) -> String,
     now: Timestamp,
-) -> Result<UpdatesAnswer, ServiceError> {
-    let snapshot = core.snapshots.get_full();
-    let tier = snapshot.catalog.tier_index(tier_id).ok_or_else(tier_gone)?;
-    let state = report.state();
-    let architecture = report
-        .architecture
-        .as_deref()
-        .and_then(|text| text.parse::<Architecture>().ok());
-    let kernel = report.kernel.as_deref().unwrap_or_default();
-    count(core, report, kernel);
-    let facts = Facts {
-        tier,
-        kernel,
-        architecture,
-        applied: applied(report, state),
-        build_date: report.build_date,
-        today: today(now),
-    };
-    let decision = decide(&snapshot.catalog, &facts).ok_or_else(tier_gone)?;
-    core.metrics.offers.get(decision.outcome.as_str()).inc();
-    let check_in = CheckIn {
-        row: CheckInRow {
-            machine: claims.machine,
-            tier_id,
-            auth_token_id: Some(claims.auth_token),
-            at: now,
-            kernel_id: None,
-            client_version_id: None,
-            cpu_model_id: None,
-            boot_time: report.boot_time.filter(|time| plausible(today(*time))),
-            build_date: report.build_date.filter(|date| plausible(*date)),
-            patch: report.version().map_or(0, PatchVersion::code),
-            offered: decision.payload.map_or(0, |p| p.version.code()),
-            architecture: architecture.map_or(0, Architecture::code),
-            state: state.code(),
-            outcome: decision.outcome.code(),
-            support: decision.support.verdict.code(),
-        },
-        kernel: bounded(report.kernel.as_ref(), KernelVersion::MAX_LEN)
-            .filter(|text| !text.is_empty()),
-        client_version: bounded(report.client_version.as_ref(), WORD_LEN),
-        cpu_model: bounded(report.cpu_model.as_ref(), WORD_LEN),
-    };
-    let stored = match core.check_ins.store(check_in).await {
-        Ok(()) => true,
+) -> Result<Bytes, ServiceError> {
+    let (row, answer) = decided(core, claims, tier_id, report, now)?;
+    let kernel = bounded(report.kernel.as_ref(), KernelVersion::MAX_LEN);
+    let client_version = bounded(report.client_version.as_ref(), WORD_LEN);
+    let cpu_model = bounded(report.cpu_model.as_ref(), WORD_LEN);
+    let texts = [
+        kernel.as_deref().filter(|text| !text.is_empty()),
+        client_version.as_deref(),
+        cpu_model.as_deref(),
+    ];
+    let answer = match core.check_ins.store(row, texts).await {
+        Ok(()) => &answer.stored,
         Err(NotStored::Full) => {
             core.metrics.check_ins.not_stored.inc(Label::QueueFull);
             return Err(ServiceError::Unavailable(NotStored::Full.to_string()));
@@ -237,59 +203,118 @@ pub async fn check_in(
         // Offers do not depend on the database; that the report was lost is said in the answer.
         Err(NotStored::Unavailable) => {
             core.metrics.check_ins.not_stored.inc(Label::Database);
-            false
+            &answer.not_stored
         }
     };
-    Ok(answer(&decision, stored, interval_minutes(core), base))
+    Ok(answer.body(|filename| json_text(&address(filename))))
 }
 
-fn count(core: &Core, report: &ClientReport<'_>, kernel: &str) {
+/// What is decided about a report: the row to store and the answers. Looks at the snapshot and lets go of it.
+fn decided(
+    core: &Core,
+    claims: &MachineClaims,
+    tier_id: i32,
+    report: &ClientReport<'_>,
+    now: Timestamp,
+) -> Result<(CheckInRow, Arc<Rendered>), ServiceError> {
+    let snapshot = core.snapshots.get();
+    let tier = snapshot.catalog.tier_index(tier_id).ok_or_else(tier_gone)?;
+    let state = report.state();
+    let architecture = report
+        .architecture
+        .as_deref()
+        .and_then(|text| text.parse::<Architecture>().ok());
+    let version = report.version();
+    let facts = Facts {
+        tier,
+        kernel: report.kernel.as_deref().unwrap_or_default(),
+        architecture,
+        // Only in some states is a patch really in the kernel.
+        applied: version.filter(|_| state.runs_patch()),
+        build_date: report.build_date,
+        today: today(now),
+    };
+    let decision = decide(&snapshot.catalog, &facts).ok_or_else(tier_gone)?;
+    count(core, report, &facts, &decision);
+    let answer = snapshot.catalog.answers().of(&decision, || Rendered {
+        stored: rendered(&decision, true, interval_minutes(core)),
+        not_stored: rendered(&decision, false, interval_minutes(core)),
+    });
+    let row = CheckInRow {
+        machine: claims.machine,
+        tier_id,
+        auth_token_id: Some(claims.auth_token),
+        at: now,
+        kernel_id: None,
+        client_version_id: None,
+        cpu_model_id: None,
+        boot_time: report.boot_time.filter(|time| plausible(today(*time))),
+        build_date: report.build_date.filter(|date| plausible(*date)),
+        patch: version.map_or(0, PatchVersion::code),
+        offered: decision.payload.map_or(0, |p| p.version.code()),
+        architecture: architecture.map_or(0, Architecture::code),
+        state: state.code(),
+        outcome: decision.outcome.code(),
+        support: decision.support.verdict.code(),
+    };
+    Ok((row, answer))
+}
+
+fn count(core: &Core, report: &ClientReport<'_>, facts: &Facts<'_>, decision: &Decision<'_>) {
+    core.metrics.offers.get(decision.outcome.as_str()).inc();
+    let clients = &core.metrics.clients;
     if report.build_date.is_none() {
-        core.metrics.clients.without_build_date.inc();
+        clients.without_build_date.inc();
     }
-    if kernel.parse::<KernelVersion>().is_err() {
-        core.metrics.clients.unknown_kernel.inc();
+    // Whoever decides reads the kernel unless the architecture already says nothing.
+    let unread = decision.code == ReasonCode::KernelUnknown
+        && (facts.architecture.is_some() || KernelParts::read(facts.kernel).is_err());
+    if unread {
+        clients.unknown_kernel.inc();
     }
     if report.unknown_keys > 0 {
-        core.metrics
-            .clients
-            .unknown_keys
-            .inc_by(u64::from(report.unknown_keys));
+        clients.unknown_keys.inc_by(u64::from(report.unknown_keys));
     }
 }
 
-fn offer(payload: &Payload, base: &(dyn Fn(&str) -> String + Send + Sync)) -> PatchOffer {
+/// Stands where an offer's address will be. No text that is stored in PostgreSQL can hold it.
+const GAP: &str = "\0";
+
+fn json_text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn offer(payload: &Payload) -> PatchOffer {
     PatchOffer {
         version: payload.version,
         kernel: payload.kernel.clone(),
         architecture: payload.architecture,
         filename: payload.filename.to_string(),
         sha256: payload.sha256,
-        url: base(&payload.filename),
+        url: GAP.to_owned(),
         size: payload.size,
         fixes: payload.fixes.to_vec(),
     }
 }
 
-fn answer(
-    decision: &Decision<'_>,
-    stored: bool,
-    check_interval: u32,
-    base: &(dyn Fn(&str) -> String + Send + Sync),
-) -> UpdatesAnswer {
-    UpdatesAnswer {
-        patches: decision
-            .payload
-            .map(|payload| offer(payload, base))
-            .into_iter()
-            .collect(),
+fn rendered(decision: &Decision<'_>, stored: bool, check_interval: u32) -> Answer {
+    let answer = UpdatesAnswer {
+        patches: decision.payload.map(offer).into_iter().collect(),
         supported: decision.support.verdict,
         upgrade_required_date: decision.support.upgrade_required,
         tier: decision.tier.clone(),
         check_interval,
         stored,
         reasons: reasons(decision),
-    }
+    };
+    let json = Bytes::from(serde_json::to_vec(&answer).unwrap_or_default());
+    decision
+        .payload
+        .and_then(|payload| {
+            let filename = Arc::clone(&payload.filename);
+            Answer::with_gap(json.clone(), json_text(GAP).as_bytes(), filename)
+        })
+        .unwrap_or_else(|| Answer::whole(json))
 }
 
 /// Stores a ping and counts it.
@@ -326,7 +351,7 @@ pub async fn ping(
             patch: version.map_or(0, PatchVersion::code),
             architecture: architecture.map_or(0, Architecture::code),
             state: state.unwrap_or(MachineState::Unknown).code(),
-            message: message.into(),
+            message: message.into_owned(),
         };
         machines::insert_ping(conn, &row).await
     })
@@ -364,9 +389,8 @@ pub fn kernel_support(
             "the parameter kernel-version is missing, e.g. kernel-version=5.15".to_owned(),
         )
     })??;
-    let series = base.series();
     let question = support::Query {
-        series: &series,
+        base,
         flavour: query.flavour.as_deref().unwrap_or_default(),
         architecture: query
             .architecture

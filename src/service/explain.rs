@@ -13,7 +13,7 @@ use std::borrow::Cow;
 
 /// The reasons of a decision in order: versions passed over, highest first, then the reason for the outcome.
 pub fn reasons(decision: &Decision<'_>) -> Vec<Reason> {
-    let skips = decision.skips.iter().map(|skip| Reason {
+    let skips = decision.skips().map(|skip| Reason {
         code: Cow::Borrowed(skip.code.as_str()),
         text: Cow::Owned(skip.text(decision.tier)),
         version: Some(skip.version),

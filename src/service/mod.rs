@@ -30,6 +30,7 @@ mod snapshots;
 pub mod storage;
 pub mod text;
 pub mod tiers;
+mod words;
 
 pub use core::Core;
 pub use error::ServiceError;

@@ -42,44 +42,29 @@ const MAX_ROUTES: usize = 512;
 #[derive(Debug)]
 pub struct HttpMetrics {
     family: HistogramVec,
-    routes: RwLock<HashMap<String, Arc<Route>>>,
-    other: Arc<Route>,
+    routes: RwLock<HashMap<String, Arc<HttpRoute>>>,
+    other: Arc<HttpRoute>,
 }
 
 /// The handles of one route; the last code stands for all that are not in `CODES`.
 #[derive(Debug)]
-struct Route {
+pub struct HttpRoute {
     handler: String,
+    family: HistogramVec,
     handles: [[OnceLock<Histogram>; CODES.len() + 1]; METHODS.len()],
 }
 
-impl Route {
-    fn new(handler: &str) -> Self {
+impl HttpRoute {
+    fn new(handler: &str, family: &HistogramVec) -> Self {
         Self {
             handler: handler.to_owned(),
+            family: family.clone(),
             handles: Default::default(),
         }
     }
-}
 
-impl HttpMetrics {
-    pub(super) fn new(registry: &Registry) -> Self {
-        Self {
-            family: histograms(
-                registry,
-                "livepatch_server_http_request_duration_seconds",
-                "How long requests took, by route, method and status code.",
-                &["handler", "method", "code"],
-            ),
-            routes: RwLock::default(),
-            other: Arc::new(Route::new(OTHER)),
-        }
-    }
-
-    /// Takes the duration of a request that was answered. `template` is the route as the router matched it, e.g.
-    /// `/v1/client/{id}/updates`; `None` when no route matched.
-    pub fn observe(&self, template: Option<&str>, method: &str, code: u16, seconds: f64) {
-        let route = template.map_or_else(|| self.other.clone(), |template| self.route(template));
+    /// Takes the duration of a request that was answered.
+    pub fn observe(&self, method: &str, code: u16, seconds: f64) {
         let method = METHODS
             .iter()
             .position(|known| *known == method)
@@ -89,15 +74,41 @@ impl HttpMetrics {
             .position(|(known, _)| *known == code)
             .unwrap_or(CODES.len());
         let word = CODES.get(code).map_or(OTHER, |(_, word)| word);
-        route.handles[method][code]
+        self.handles[method][code]
             .get_or_init(|| {
                 self.family
-                    .with_label_values(&[route.handler.as_str(), METHODS[method], word])
+                    .with_label_values(&[self.handler.as_str(), METHODS[method], word])
             })
             .observe(seconds);
     }
+}
 
-    fn route(&self, template: &str) -> Arc<Route> {
+impl HttpMetrics {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let family = histograms(
+            registry,
+            "livepatch_server_http_request_duration_seconds",
+            "How long requests took, by route, method and status code.",
+            &["handler", "method", "code"],
+        );
+        Self {
+            routes: RwLock::default(),
+            other: Arc::new(HttpRoute::new(OTHER, &family)),
+            family,
+        }
+    }
+
+    /// Takes the duration of a request that was answered. `template` is the route as the router matched it, e.g.
+    /// `/v1/client/{id}/updates`; `None` when no route matched.
+    pub fn observe(&self, template: Option<&str>, method: &str, code: u16, seconds: f64) {
+        match template {
+            Some(template) => self.route(template).observe(method, code, seconds),
+            None => self.other.observe(method, code, seconds),
+        }
+    }
+
+    /// The handles of a route, for those who are asked for the same one again and again.
+    pub fn route(&self, template: &str) -> Arc<HttpRoute> {
         let routes = self.routes.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = routes.get(template) {
             return route.clone();
@@ -107,7 +118,7 @@ impl HttpMetrics {
         if routes.len() >= MAX_ROUTES {
             return self.other.clone();
         }
-        let new = || Arc::new(Route::new(&handler(template)));
+        let new = || Arc::new(HttpRoute::new(&handler(template), &self.family));
         routes
             .entry(template.to_owned())
             .or_insert_with(new)

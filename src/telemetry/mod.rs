@@ -8,7 +8,7 @@ mod metrics;
 mod pings;
 
 pub use family::{Counters, Histograms, Label, Words};
-pub use http::HttpMetrics;
+pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
 pub use metrics::{
     AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,

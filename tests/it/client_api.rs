@@ -422,3 +422,51 @@ async fn a_capture_keeps_requests_without_their_secrets() {
         "{text}"
     );
 }
+
+/// A check-in passes the router by unless its path is written in an unusual way: what is answered is the same.
+#[tokio::test]
+async fn a_check_in_is_answered_the_same_with_and_without_the_router() {
+    let server = TestServer::with_two_patches().await;
+    let token = server.token("edge", "edge").await;
+    let machine = Machine::register(&server, 1, &token).await;
+    let report = machine.report(None).to_string();
+    let long = " ".repeat(300 << 10);
+    let unusual = |id: &str| format!("%{:02x}{}", id.as_bytes()[0], &id[1..]);
+    for (id, shown, body, expected) in [
+        (
+            machine.id.as_str(),
+            machine.token.as_str(),
+            report.as_str(),
+            200,
+        ),
+        (&machine.id, &machine.token, "", 200),
+        (&machine.id, "lpm_nonsense", &report, 401),
+        (&machine.id, &machine.token, "[]", 400),
+        (&machine.id, &machine.token, &long, 413),
+        ("no-machine", &machine.token, &report, 400),
+    ] {
+        let ask = async |id: &str| {
+            let url = format!("{}/v1/client/{id}/updates", server.url);
+            let request = server.http.post(url).bearer_auth(shown);
+            let answer = request.body(body.to_owned()).send().await.unwrap();
+            assert_eq!(answer.status(), expected, "{id}");
+            let mut headers = answer.headers().clone();
+            assert!(headers.remove("x-request-id").is_some());
+            assert!(headers.remove("date").is_some());
+            headers.remove("content-length");
+            let text = answer.text().await.unwrap();
+            let mut content: Value = serde_json::from_str(&text).unwrap_or(text.into());
+            if let Some(problem) = content.as_object_mut() {
+                let named = problem.remove("request-id").is_some();
+                assert_eq!(named, expected >= 400);
+                problem.remove("instance");
+            }
+            (headers, content)
+        };
+        assert_eq!(ask(id).await, ask(&unusual(id)).await);
+    }
+    let metrics = server.http.get(format!("{}/metrics", server.url));
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    let series = r#"code="200",handler="/v1/client/:id/updates",method="POST"} 4"#;
+    assert!(metrics.contains(series), "{metrics}");
+}

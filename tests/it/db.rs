@@ -3,8 +3,9 @@
 use crate::support::db::TestDb;
 use livepatch_onprem::db::audit::{self, Actor, Entry};
 use livepatch_onprem::db::listen::{Change, Heard, listen};
+use livepatch_onprem::db::machines::{CheckInRow, write_check_ins};
 use livepatch_onprem::db::{all_statements, catalog, migrate};
-use livepatch_onprem::domain::TierName;
+use livepatch_onprem::domain::{MachineId, TierName};
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::service::Snapshots;
 use serde_json::json;
@@ -130,4 +131,104 @@ async fn a_new_installation_has_four_tiers_and_the_support_table() {
         .collect();
     assert_eq!(names, TierName::DEFAULTS);
     assert_eq!(snapshot.catalog.support().rows().len(), table.rows().len());
+}
+
+/// Two replicas meet a machine that neither knows. The first holds its row uncommitted until the second waits for it, so
+/// that the second's insert is sure to find the row there and must take the way of the conflict.
+#[tokio::test]
+async fn two_replicas_that_insert_the_same_machine_leave_the_last_report() {
+    let test = TestDb::new().await;
+    let mut first = test.raw().await;
+    let tier: i32 = first
+        .query_one(
+            "insert into tiers (name, position) values ('edge', 1) returning id",
+            &[],
+        )
+        .await
+        .unwrap()
+        .get(0);
+    let machine = MachineId([5; 16]);
+    let id = uuid::Uuid::from_bytes(machine.0);
+    let earlier: jiff::Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
+    let later: jiff::Timestamp = "2026-01-02T03:04:06Z".parse().unwrap();
+    let report = CheckInRow {
+        machine,
+        tier_id: tier,
+        auth_token_id: None,
+        at: later,
+        kernel_id: Some(11),
+        client_version_id: Some(12),
+        cpu_model_id: None,
+        boot_time: None,
+        build_date: Some(jiff::civil::date(2025, 6, 7)),
+        patch: 21,
+        offered: 22,
+        architecture: 1,
+        state: 2,
+        outcome: 3,
+        support: 4,
+    };
+
+    let holding = first.transaction().await.unwrap();
+    holding
+        .execute(
+            "insert into machines (id, tier_id, registered_at, last_check, kernel_id, cpu_model_id, offered, offered_at)
+             values ($1, $2, $3, $3, 7, 8, 22, $3)",
+            &[&id, &tier, &earlier],
+        )
+        .await
+        .unwrap();
+    let db = test.db();
+    let second = tokio::spawn(async move {
+        let conn = db.conn().await.unwrap();
+        write_check_ins(&conn, [&report].into_iter(), true).await
+    });
+    let watcher = test.raw().await;
+    let waits = "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+        where not l.granted and a.datname = current_database() and a.query like '%into machines as m%'";
+    let patience = std::time::Instant::now();
+    while watcher
+        .query_one(waits, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        == 0
+    {
+        assert!(!second.is_finished(), "it did not wait for the other");
+        assert!(patience.elapsed().as_secs() < 60, "nobody waits");
+        tokio::task::yield_now().await;
+    }
+    holding.commit().await.unwrap();
+    second.await.unwrap().unwrap();
+
+    let row = watcher
+        .query_one("select * from machines where id = $1", &[&id])
+        .await
+        .unwrap();
+    assert_eq!(row.get::<_, jiff::Timestamp>("registered_at"), earlier);
+    assert_eq!(row.get::<_, jiff::Timestamp>("last_check"), later);
+    // What the second did not report stays; what both reported is the second's; the offer is as old as the first's.
+    assert_eq!(row.get::<_, Option<i32>>("cpu_model_id"), Some(8));
+    assert_eq!(row.get::<_, Option<i32>>("kernel_id"), Some(11));
+    assert_eq!(row.get::<_, Option<i32>>("client_version_id"), Some(12));
+    assert_eq!(
+        row.get::<_, Option<jiff::civil::Date>>("build_date"),
+        Some(jiff::civil::date(2025, 6, 7))
+    );
+    assert_eq!(
+        row.get::<_, Option<jiff::Timestamp>>("offered_at"),
+        Some(earlier)
+    );
+    assert_eq!(
+        (row.get::<_, i64>("patch"), row.get::<_, i64>("offered")),
+        (21, 22)
+    );
+    let codes = ["architecture", "state", "outcome", "support"].map(|name| row.get::<_, i16>(name));
+    assert_eq!(codes, [1, 2, 3, 4]);
+    let history: i64 = watcher
+        .query_one("select count(*) from machine_reports", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(history, 1);
 }

@@ -75,8 +75,7 @@ fn facts<'a>(catalog: &Catalog, tier: &str, applied: &str) -> Facts<'a> {
 fn story(catalog: &Catalog, facts: &Facts<'_>) -> String {
     let decision = decide(catalog, facts).unwrap();
     let skips: Vec<String> = decision
-        .skips
-        .iter()
+        .skips()
         .map(|skip| format!("{} {}", skip.version, skip.code.as_str()))
         .collect();
     let offered = decision
@@ -210,8 +209,7 @@ fn reasons_are_sentences() {
     ]);
     let decision = decide(&catalog, &facts(&catalog, "stable", "107.1")).unwrap();
     let mut lines: Vec<String> = decision
-        .skips
-        .iter()
+        .skips()
         .map(|skip| skip.text(decision.tier))
         .collect();
     lines.push(decision.text());
