@@ -4,6 +4,7 @@
 //! only then: acknowledged means committed. There is no timer; the commit in flight is what lets the next group gather.
 //! A full queue and a database that is away are told to the caller, never hidden.
 
+use super::failpoint::failpoint;
 use crate::db::machines::{CheckInRow, write_check_ins};
 use crate::db::words::{self, WordKind};
 use crate::db::{Db, DbError};
@@ -257,7 +258,10 @@ impl Writer {
             let rows: Vec<CheckInRow> = group.iter().map(|check_in| self.row(check_in)).collect();
             let tx = conn.begin().await?;
             write_check_ins(&tx, &rows, self.history).await?;
-            tx.commit().await
+            failpoint("check-in-before-commit");
+            tx.commit().await?;
+            failpoint("check-in-after-commit");
+            Ok(())
         };
         if let Ok(result) = tokio::time::timeout(PATIENCE, work).await {
             return result;

@@ -3,6 +3,7 @@
 
 use super::checkin::{CheckIn, NotStored, WORD_LEN};
 use super::explain::reasons;
+use super::failpoint::failpoint;
 use super::{Core, ServiceError};
 use crate::db::machines::{self, CheckInRow, PingRow};
 use crate::db::words::{self, WordKind};
@@ -69,7 +70,9 @@ pub async fn register(
         ServiceError::Internal("openssl could not make a machine token".to_owned())
     })?;
     promptly(core, async |conn: &Conn| {
+        failpoint("register-before-commit");
         machines::register(conn, machine, tier_id, entry.id, now).await?;
+        failpoint("register-after-commit");
         tokens::touch(conn, entry.id).await
     })
     .await?;

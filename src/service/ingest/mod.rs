@@ -5,15 +5,11 @@
 //! step leaves at most an object without a row, which a later attempt reuses. What is whole but wrong is kept in
 //! quarantine with the reason; what is not even whole (too large, broken off, another digest than declared) is refused.
 
-mod failpoint;
 mod judge;
 mod spool;
 mod store;
 
-pub use failpoint::{FAILPOINTS, VARIABLE as FAILPOINT_VARIABLE};
-
-pub(super) use failpoint::failpoint;
-
+use super::failpoint::failpoint;
 use super::{Core, ServiceError};
 use crate::blob::Key;
 use crate::bundle::BundleName;

@@ -2,13 +2,14 @@
 
 use super::judge::{Fault, Good};
 use super::spool::Spooled;
-use super::{Origin, Taken, failpoint, outcome};
+use super::{Origin, Taken, outcome};
 use crate::blob::{Key, PutOutcome};
 use crate::bundle::BundleName;
 use crate::db::audit::{self, Entry};
 use crate::db::listen::Change;
 use crate::db::{DbError, patches, payloads, quarantine as held, tiers};
 use crate::domain::Scope;
+use crate::service::failpoint::failpoint;
 use crate::service::{Core, ServiceError, quarantine as service};
 use crate::wire::admin::IngestResult;
 use serde_json::json;

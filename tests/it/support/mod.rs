@@ -4,6 +4,8 @@ pub mod admin;
 pub mod db;
 pub mod intake;
 pub mod kmod;
+pub mod ledger;
+pub mod process;
 pub mod s3;
 pub mod scripted;
 pub mod server;
