@@ -102,6 +102,9 @@ impl Site {
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // A server that dies, or refuses a body before its end, closes the connection: the next request must not
+            // find that one in a pool.
+            .pool_max_idle_per_host(0)
             .timeout(PATIENCE)
             .build()
             .unwrap();
