@@ -4,7 +4,7 @@
 use crate::support::cluster::Cluster;
 use crate::support::kmod;
 use crate::support::ledger::{self, Ledger, Outcome, runs};
-use crate::support::process::{Server, Site, until};
+use crate::support::process::{Answer, Died, Server, Site, until};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -58,27 +58,30 @@ impl Load {
     }
 }
 
+/// An answer, and how long it took.
+async fn timed(asking: impl Future<Output = Result<Answer, Died>>) -> (Answer, Duration) {
+    let started = Instant::now();
+    (asking.await.unwrap(), started.elapsed())
+}
+
 /// What a caller meets while the database is away. Returns the longest that a write waited for its refusal.
 async fn while_away(server: &Server, auth_token: &str, token: &str) -> Duration {
-    let mut longest = Duration::ZERO;
-    let mut timed = |started: Instant| longest = longest.max(started.elapsed());
-    let started = Instant::now();
-    let offer = server.check(100, token, None).await.unwrap().expect(200);
-    timed(started);
-    assert_eq!(offer["patches"][0]["version"], "107.1");
-    assert_eq!(offer["stored"], false);
-    let started = Instant::now();
-    server.register(200, auth_token).await.unwrap().refused();
-    timed(started);
-    let started = Instant::now();
-    let body = json!({ "tier": "beta" });
-    let promoted = server.admin("POST", "patches/107.1/promote", body).await;
-    promoted.unwrap().refused();
-    timed(started);
-    let started = Instant::now();
     let (name, bytes) = kmod::bundle_in_memory("107.2", true);
-    server.upload(&name, bytes).await.unwrap().refused();
-    timed(started);
+    let body = json!({ "tier": "beta" });
+    let (offer, registered, promoted, uploaded) = tokio::join!(
+        timed(server.check(100, token, None)),
+        timed(server.register(200, auth_token)),
+        timed(server.admin("POST", "patches/107.1/promote", body)),
+        timed(server.upload(&name, bytes)),
+    );
+    let offered = offer.0.expect(200);
+    assert_eq!(offered["patches"][0]["version"], "107.1");
+    assert_eq!(offered["stored"], false);
+    let mut longest = offer.1;
+    for (answer, took) in [registered, promoted, uploaded] {
+        answer.refused();
+        longest = longest.max(took);
+    }
     let (status, bytes) = server.download("107.1").await;
     let file = std::fs::read(kmod::real_bundle("107.1", "patched")).unwrap();
     assert_eq!(status, 200, "{:?}", bytes.err());

@@ -91,8 +91,9 @@ pub async fn objects_are_whole(site: &Site, at: &str) {
         let path = site
             .patches()
             .join(format!("{area}/sha256/{}/{text}", &text[..2]));
-        let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{at}: {path:?}: {e}"));
-        assert_eq!(Sha256::of(&bytes), sha256, "{at}: {path:?}");
+        let bytes =
+            std::fs::read(&path).unwrap_or_else(|e| panic!("{at}: {}: {e}", path.display()));
+        assert_eq!(Sha256::of(&bytes), sha256, "{at}: {}", path.display());
     }
 }
 

@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The longest that anything here is waited for. Far beyond what it should take: a loaded machine must not fail a test.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits until `probe` holds, and says how long that took.
 pub async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) -> Duration {
