@@ -159,7 +159,7 @@ impl Test {
                 match way {
                     Way::Killed => cluster.kill().await,
                     Way::Stopped => cluster.stop().await,
-                    Way::Frozen => frozen = Some(cluster.freeze()),
+                    Way::Frozen => frozen = Some(cluster.freeze().await),
                 }
                 let began = Instant::now();
                 loop {

@@ -105,6 +105,8 @@ async fn five_times_overload_is_shed_and_over_soon() {
                 200 if answer.body["stored"] == true => {
                     noted.note(ledger::check_in(machine, number));
                 }
+                // The database was too slow for a moment: said, so nothing is promised.
+                200 => {}
                 429 | 503 => {
                     assert!(answer.retry_after, "{answer:?}");
                     shed += 1;

@@ -1,6 +1,6 @@
 //! A PostgreSQL of a test's own, started as `quickstart` starts its own, that can be killed, stopped and frozen.
 
-use super::process::{PATIENCE, send_signal};
+use super::process::{PATIENCE, send_signal, until};
 use livepatch_onprem::app::postgres::PrivatePostgres;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -36,8 +36,12 @@ impl Cluster {
 
     /// Kills the postmaster; its children end because it is gone.
     pub async fn kill(&mut self) {
-        send_signal("KILL", self.postmaster());
+        let postmaster = self.postmaster();
+        let orphans = children(postmaster);
+        send_signal("KILL", postmaster);
         self.stop().await;
+        // Until they notice, they still answer.
+        wait_for(&orphans, |state| matches!(state, None | Some('Z'))).await;
     }
 
     /// Stops it in order, or takes note of its death.
@@ -60,7 +64,7 @@ impl Cluster {
 
     /// Freezes the postmaster and all its children: connections stay open, new ones are taken by the kernel, and nobody
     /// answers on them.
-    pub fn freeze(&self) -> Frozen {
+    pub async fn freeze(&self) -> Frozen {
         let postmaster = self.postmaster();
         send_signal("STOP", postmaster);
         // The postmaster can make no more children now.
@@ -69,7 +73,9 @@ impl Cluster {
         for pid in &pids {
             send_signal("STOP", *pid);
         }
-        Frozen(pids)
+        let frozen = Frozen(pids);
+        wait_for(&frozen.0, |state| state == Some('T')).await;
+        frozen
     }
 }
 
@@ -90,6 +96,18 @@ impl Drop for Frozen {
             send_signal("CONT", *pid);
         }
     }
+}
+
+/// Waits until all processes are in such a state; none: the process is gone.
+async fn wait_for(pids: &[u32], wanted: impl Fn(Option<char>) -> bool) {
+    let state = |pid: u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        text.rsplit(')').next()?.trim_start().chars().next()
+    };
+    until("the processes' state", async || {
+        pids.iter().all(|pid| wanted(state(*pid)))
+    })
+    .await;
 }
 
 /// The processes whose parent is this one.

@@ -374,6 +374,21 @@ impl Server {
         Self::answer(self.http.post(url).bearer_auth(token).json(&report)).await
     }
 
+    /// A machine checks in until it is told that its report was stored. On a machine that is very busy the database may
+    /// count as away for a moment.
+    pub async fn reported(&self, machine: u128, token: &str, applied: Option<&str>) -> Value {
+        let started = Instant::now();
+        loop {
+            let answer = self.check(machine, token, applied).await.unwrap();
+            let answer = answer.expect(200);
+            if answer["stored"] == true {
+                return answer;
+            }
+            assert!(started.elapsed() < PATIENCE, "no report is stored");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The version offered to a machine that runs none; empty if none.
     pub async fn offered(&self, machine: u128, token: &str) -> String {
         let answer = self.check(machine, token, None).await.unwrap().expect(200);
