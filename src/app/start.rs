@@ -121,13 +121,7 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         stopping: stopping.clone(),
         check_ins,
     });
-    tasks::retention::once(
-        &core,
-        jiff::Zoned::now()
-            .with_time_zone(jiff::tz::TimeZone::UTC)
-            .date(),
-    )
-    .await?;
+    tasks::retention::now(&core).await?;
     jobs::sweep(&core)
         .await
         .map_err(|e| StartError::Config(e.to_string()))?;

@@ -214,6 +214,7 @@ impl CliError {
                     "`livepatch-admin session show` tells your role; ask an administrator with a higher one"
                 }
                 429 => "wait a little before the next try",
+                507 => "free space where the server keeps its files, and send it again",
                 502..=504 => "try again; if it stays so, look at /readyz and the log of the server",
                 500.. => "look for the request id in the server's log",
                 _ => return None,

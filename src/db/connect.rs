@@ -4,7 +4,8 @@ use super::run::{Conn, DbError, Observer};
 use crate::config::Database;
 use crate::config::connection::{self, Connection};
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
+    Timeouts,
 };
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
@@ -13,6 +14,10 @@ use std::time::Duration;
 
 /// How long a request may wait for a connection before it is answered 503.
 const WAIT: Duration = Duration::from_secs(2);
+/// A connection that was unused for longer is asked whether it answers before it is handed out.
+const FRESH: Duration = Duration::from_millis(100);
+/// How long that answer may take.
+const PROBE: Duration = Duration::from_secs(1);
 
 /// The database: a pool and an observer of its statements.
 #[derive(Clone)]
@@ -136,14 +141,28 @@ impl Db {
                 recycle: Some(WAIT),
             })
             .runtime(Runtime::Tokio1)
-            .pre_recycle(Hook::sync_fn(move |_, metrics| {
-                if metrics.created.elapsed() > lifetime {
-                    return Err(HookError::message(
-                        "older than database.connection-lifetime-max",
-                    ));
-                }
-                Ok(())
-            }))
+            .pre_recycle(Hook::async_fn(
+                move |client: &mut ClientWrapper, metrics| {
+                    let (old, idle) = (metrics.created.elapsed() > lifetime, metrics.last_used());
+                    Box::pin(async move {
+                        if old {
+                            return Err(HookError::message(
+                                "older than database.connection-lifetime-max",
+                            ));
+                        }
+                        if idle < FRESH {
+                            return Ok(());
+                        }
+                        // A server that hangs keeps its connections open; whoever got one of them would wait for ever.
+                        match tokio::time::timeout(PROBE, client.simple_query("")).await {
+                            Ok(answered) => answered.map(drop).map_err(HookError::Backend),
+                            Err(_) => Err(HookError::message(
+                                "no answer on a connection that was idle",
+                            )),
+                        }
+                    })
+                },
+            ))
             .build()
             .map_err(|e| format!("the database pool cannot be made: {e}"))?;
         Ok(Self {
@@ -155,16 +174,19 @@ impl Db {
 
     /// A connection from the pool; waits at most two seconds.
     pub async fn conn(&self) -> Result<Conn, DbError> {
-        match self.pool.get().await {
-            Ok(object) => Ok(Conn {
-                object,
-                observer: Arc::clone(&self.observer),
-            }),
-            Err(error) => {
-                (self.observer)("connect", Duration::ZERO, false);
-                Err(DbError::Unavailable(describe(&error)))
+        // Bounds the whole: several connections of the pool may turn out to be dead, one after another.
+        let why = match tokio::time::timeout(WAIT, self.pool.get()).await {
+            Ok(Ok(object)) => {
+                return Ok(Conn {
+                    object,
+                    observer: Arc::clone(&self.observer),
+                });
             }
-        }
+            Ok(Err(error)) => describe(&error),
+            Err(_) => format!("no connection within {} s", WAIT.as_secs()),
+        };
+        (self.observer)("connect", Duration::ZERO, false);
+        Err(DbError::Unavailable(why))
     }
 
     /// Settings for connections outside the pool.

@@ -53,7 +53,7 @@ statements! {
         on conflict (machine_id) do update set tier_id = excluded.tier_id, at = now(), actor = excluded.actor,
             reason = excluded.reason";
     UPSERT_REVOKE = "insert into machine_overrides (machine_id, revoked_before, actor, reason)
-        values ($1, greatest(now(), $2), $3, $4)
+        values ($1, greatest(now(), $2, (select registered_at + interval '1 microsecond' from machines where id = $1)), $3, $4)
         on conflict (machine_id) do update set revoked_before = greatest(excluded.revoked_before, machine_overrides.revoked_before),
             at = now(), actor = excluded.actor, reason = excluded.reason";
     LOCK_MACHINE = "select id from machines where id = $1 for update";
@@ -280,8 +280,8 @@ pub async fn move_to(
         .map(|_| ())
 }
 
-/// Refuses a machine's tokens issued before now. `now` is the server's clock, which stamps tokens; the database's may
-/// differ, and the later one counts.
+/// Refuses a machine's tokens issued until now. `now` is the server's clock, which stamps tokens; the database's may
+/// differ, and so may the clock that stamped the machine's own token: the latest one counts.
 pub async fn revoke(
     run: &impl Run,
     machine: MachineId,

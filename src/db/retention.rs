@@ -6,6 +6,7 @@ use super::statements;
 use jiff::civil::Date;
 
 statements! {
+    SELECT_TODAY = "select (now() at time zone 'utc')::date";
     TRY_RETENTION_LOCK = "select pg_try_advisory_xact_lock(7813261)";
     MAKE_REPORT_PARTITION = "select make_report_partition($1)";
     DROP_REPORT_PARTITIONS = "select drop_report_partitions($1)";
@@ -14,6 +15,12 @@ statements! {
     DELETE_ENDED_SESSIONS = "delete from sessions where expires_at < now()";
     DELETE_OLD_LOGIN_FAILURES = "delete from login_failures where last_failure < now() - interval '1 day'";
     DELETE_OLD_CAPTURES = "delete from captures where until < now() - interval '7 days'";
+}
+
+/// The day (UTC) by the database's clock. What is thrown away does not depend on the clock of one replica, which may be
+/// wrong.
+pub async fn today(run: &impl Run) -> Result<Date, DbError> {
+    Ok(run.one(&SELECT_TODAY, &[]).await?.get(0))
 }
 
 /// Takes the right to run; `false`: another replica is at it.

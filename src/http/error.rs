@@ -102,6 +102,10 @@ impl From<ServiceError> for ApiError {
             )
             .retry(Duration::from_secs(2))
             .because(text),
+            // Said to administrators only: machines store no objects.
+            ServiceError::Full(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", text.clone())
+                .retry(Duration::from_mins(1))
+                .because(text),
             ServiceError::Internal(_) => internal(text),
         }
     }

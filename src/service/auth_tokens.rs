@@ -1,6 +1,7 @@
 //! Auth tokens: made for a tier, shown once, listed, revoked. A revocation is felt by every replica's snapshot.
 
 use super::auth::fresh_token;
+use super::failpoint::failpoint;
 use super::{Core, ServiceError, paging, text};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::auth_tokens::{self as rows, AuthTokenRow, NewAuthToken};
@@ -96,7 +97,9 @@ pub async fn create(
         }),
     };
     let seq = audit::append(&tx, entry, Change::Tokens).await?;
+    failpoint("token-before-commit");
     tx.commit().await?;
+    failpoint("token-after-commit");
     drop(conn);
     core.changed(Some(Change::Tokens), seq).await;
     Ok(AuthTokenCreated {

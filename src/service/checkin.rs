@@ -4,6 +4,7 @@
 //! only then: acknowledged means committed. There is no timer; the commit in flight is what lets the next group gather.
 //! A full queue and a database that is away are told to the caller, never hidden.
 
+use super::failpoint::failpoint;
 use super::words::{Words, kinds};
 use crate::db::machines::{CheckInRow, write_check_ins};
 use crate::db::words;
@@ -264,7 +265,10 @@ impl Writer {
         let work = async {
             self.name(&conn, group).await?;
             let rows = group.iter().map(|check_in| &check_in.row);
-            write_check_ins(&conn, rows, self.history).await
+            failpoint("check-in-before-commit");
+            write_check_ins(&conn, rows, self.history).await?;
+            failpoint("check-in-after-commit");
+            Ok(())
         };
         if let Ok(result) = tokio::time::timeout(PATIENCE, work).await {
             return result;

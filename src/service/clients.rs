@@ -3,6 +3,7 @@
 
 use super::checkin::{NotStored, WORD_LEN};
 use super::explain::reasons;
+use super::failpoint::failpoint;
 use super::{Core, ServiceError};
 use crate::db::machines::{self, CheckInRow, PingRow};
 use crate::db::words::{self, WordKind};
@@ -65,14 +66,22 @@ pub async fn register(
         .enabling_token(&token_hash(auth_token), now.as_microsecond())
         .map_err(refused)?;
     let tier_id = snapshot.tier_of(&machine, entry);
+    // A clock that went back since a revocation must not make tokens that the revocation refuses too.
+    let revoked = snapshot
+        .overrides
+        .get(&machine)
+        .and_then(|own| Timestamp::from_microsecond(own.revoked_before?).ok());
+    let issued = revoked.map_or(now, |revoked| now.max(revoked));
     let claims = MachineClaims {
         machine,
         auth_token: entry.id,
-        issued_at: now.as_microsecond(),
+        issued_at: issued.as_microsecond(),
     };
     let token = core.machine_key.issue(&claims);
     promptly(core, async |conn: &Conn| {
-        machines::register(conn, machine, tier_id, entry.id, now).await?;
+        failpoint("register-before-commit");
+        machines::register(conn, machine, tier_id, entry.id, issued).await?;
+        failpoint("register-after-commit");
         tokens::touch(conn, entry.id).await
     })
     .await?;

@@ -44,6 +44,9 @@ pub enum ServiceError {
     /// Something this depends on is not there now; trying again later is right.
     #[error("{0}")]
     Unavailable(String),
+    /// There is no room; nothing was stored. Says where, and what would help.
+    #[error("{0}")]
+    Full(String),
     /// A fault of ours or of stored data; the text goes to the log, not to the caller.
     #[error("internal error: {0}")]
     Internal(String),
@@ -78,8 +81,8 @@ impl From<BlobError> for ServiceError {
             | BlobError::Truncated { .. }
             | BlobError::TooLarge { .. }
             | BlobError::WrongContent { .. } => Self::Internal(error.to_string()),
+            BlobError::Full { .. } => Self::Full(error.to_string()),
             BlobError::Changed { .. }
-            | BlobError::Full { .. }
             | BlobError::Denied { .. }
             | BlobError::Unavailable { .. }
             | BlobError::Busy

@@ -14,6 +14,7 @@ mod core;
 pub mod delivery;
 mod error;
 pub mod explain;
+pub mod failpoint;
 pub mod fleet;
 pub mod health;
 pub mod ingest;

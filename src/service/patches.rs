@@ -1,5 +1,6 @@
 //! Patches: the list, and what stops one. Blocks and holds are lifted with the scope they were set with.
 
+use super::failpoint::failpoint;
 use super::promotions::{reason, whole_reach};
 use super::{Core, ServiceError, paging, storage};
 use crate::db::audit::{self, Actor, Entry};
@@ -155,7 +156,9 @@ pub async fn act(
                 details: json!({ "scope": request.scope, "reason": why }),
             };
             seq = Some(audit::append(&tx, entry, Change::Catalog).await?);
+            failpoint("block-before-commit");
             tx.commit().await?;
+            failpoint("block-after-commit");
         }
         (id, seq)
     };

@@ -3,7 +3,7 @@
 //! A patch, or the part of it under a scope, has reached the last tier for which a promotion of that scope or a wider
 //! one stands. It only goes forward: to take it back there are block and hold, which stop it everywhere at once.
 
-use super::ingest::failpoint;
+use super::failpoint::failpoint;
 use super::preview::{self, Step};
 use super::tiers::place;
 use super::{Core, ServiceError};

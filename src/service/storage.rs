@@ -335,7 +335,7 @@ async fn take_found(
         core.changed(Some(Change::Catalog), seq).await;
     }
     if request.remove_originals {
-        ingest::failpoint("refresh-before-removal");
+        super::failpoint::failpoint("refresh-before-removal");
         core.store.delete(&key).await?;
     }
     let outcome = taken.outcome;

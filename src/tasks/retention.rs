@@ -17,14 +17,17 @@ pub async fn run(core: Arc<Core>, stopping: CancellationToken) {
             () = stopping.cancelled() => return,
             _ = interval.tick() => {}
         }
-        let today = jiff::Zoned::now()
-            .with_time_zone(jiff::tz::TimeZone::UTC)
-            .date();
-        match once(&core, today).await {
+        match now(&core).await {
             Ok(()) => {}
             Err(error) => tracing::warn!(%error, "retention did not run; it is tried again later"),
         }
     }
+}
+
+/// One run, for the day that the database says it is.
+pub async fn now(core: &Core) -> Result<(), DbError> {
+    let today = retention::today(&core.db.conn().await?).await?;
+    once(core, today).await
 }
 
 /// One run, for the day `today` (UTC).

@@ -7,7 +7,6 @@ use crate::support::s3;
 use futures_util::future::join_all;
 use livepatch_onprem::config::TrustPolicy;
 use livepatch_onprem::domain::Sha256;
-use livepatch_onprem::service::ingest;
 use livepatch_onprem::wire::admin::format_repr_digest;
 
 const TEXT: &str = "patched by 107.1";
@@ -195,27 +194,4 @@ async fn an_object_without_a_row_is_used_only_if_it_is_right() {
     std::fs::write(&place, vec![0; bytes.len()]).unwrap();
     test.stored(&path).await;
     assert!(std::fs::read(&place).unwrap() == bytes);
-}
-
-#[test]
-fn every_failpoint_is_in_the_code_exactly_where_it_says() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
-    let mut text = String::new();
-    for file in [
-        "ingest/mod.rs",
-        "ingest/store.rs",
-        "promotions.rs",
-        "storage.rs",
-    ] {
-        text.push_str(&std::fs::read_to_string(root.join(file)).unwrap());
-    }
-    for name in ingest::FAILPOINTS {
-        assert_eq!(
-            text.matches(&format!("failpoint(\"{name}\")")).count(),
-            1,
-            "{name}"
-        );
-    }
-    let calls = text.matches("failpoint(\"").count();
-    assert_eq!(calls, ingest::FAILPOINTS.len(), "a failpoint is not listed");
 }

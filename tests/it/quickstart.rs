@@ -1,5 +1,6 @@
 //! `quickstart` as a real process: the first start, a start after kill -9, another password, a clean stop.
 
+use crate::support::process::send_signal;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -46,11 +47,7 @@ impl Quickstart {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.child.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        send_signal(name, self.child.id());
     }
 
     fn stop(mut self) -> ExitStatus {

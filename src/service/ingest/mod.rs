@@ -5,17 +5,13 @@
 //! step leaves at most an object without a row, which a later attempt reuses. What is whole but wrong is kept in
 //! quarantine with the reason; what is not even whole (too large, broken off, another digest than declared) is refused.
 
-mod failpoint;
 mod judge;
 mod spool;
 mod store;
 
-pub use failpoint::{FAILPOINTS, VARIABLE as FAILPOINT_VARIABLE};
-
-pub(super) use failpoint::failpoint;
-
+use super::failpoint::failpoint;
 use super::{Core, ServiceError};
-use crate::blob::Key;
+use crate::blob::{BlobError, Key};
 use crate::bundle::BundleName;
 use crate::config;
 use crate::db::audit::Actor;
@@ -190,7 +186,7 @@ fn check_declared(
 fn refusal(name: &BundleName, error: SpoolError) -> ServiceError {
     match error {
         SpoolError::TooLarge(limit) => too_large(name, limit),
-        SpoolError::Broken(at, error) => match error.downcast::<crate::blob::BlobError>() {
+        SpoolError::Broken(at, error) => match error.downcast::<BlobError>() {
             Ok(blob) => blob.into(),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 ServiceError::Timeout(format!(
@@ -201,6 +197,12 @@ fn refusal(name: &BundleName, error: SpoolError) -> ServiceError {
                 "{name} broke off after {at} bytes: {error}; nothing was stored, send it again"
             )),
         },
+        SpoolError::Local(error) if error.kind() == io::ErrorKind::StorageFull => {
+            ServiceError::Full(format!(
+                "there is no room to spool {name}: {error}; free space or name another folder in ingest.spool-directory, \
+             nothing was stored"
+            ))
+        }
         SpoolError::Local(error) => ServiceError::Unavailable(format!(
             "{name} could not be spooled: {error}; free space or name another folder in ingest.spool-directory, \
              nothing was stored"
@@ -252,13 +254,23 @@ async fn process(
     // An object that is there without a row is hashed before it is believed.
     core.store
         .put_again(&key, spooled.content.clone(), spooled.expect)
-        .await?;
+        .await
+        .map_err(not_kept)?;
     failpoint("ingest-after-object");
     match store::insert(core, origin, name, spooled, &good).await? {
         Ok(taken) => Ok(taken),
         // Another upload of the same name was faster.
         Err(known) => meet(core, origin, name, spooled, &known).await,
     }
+}
+
+/// An object that is not right just after it was stored was altered by the storage or on the way to it: sending the bundle
+/// again is right, and no fault of what was sent.
+fn not_kept(error: BlobError) -> ServiceError {
+    if error.is_bad_object() {
+        return ServiceError::Unavailable(error.to_string());
+    }
+    error.into()
 }
 
 /// A bundle whose name is known already.

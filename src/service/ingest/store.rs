@@ -2,13 +2,14 @@
 
 use super::judge::{Fault, Good};
 use super::spool::Spooled;
-use super::{Origin, Taken, failpoint, outcome};
+use super::{Origin, Taken, not_kept, outcome};
 use crate::blob::{Key, PutOutcome};
 use crate::bundle::BundleName;
 use crate::db::audit::{self, Entry};
 use crate::db::listen::Change;
 use crate::db::{DbError, patches, payloads, quarantine as held, tiers};
 use crate::domain::Scope;
+use crate::service::failpoint::failpoint;
 use crate::service::{Core, ServiceError, quarantine as service};
 use crate::wire::admin::IngestResult;
 use serde_json::json;
@@ -134,7 +135,8 @@ pub(super) async fn heal(
     let put = core
         .store
         .put_again(&key, spooled.content.clone(), spooled.expect)
-        .await?;
+        .await
+        .map_err(not_kept)?;
     failpoint("heal-after-object");
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
@@ -180,7 +182,8 @@ pub(super) async fn quarantine(
     failpoint("quarantine-before-object");
     core.store
         .put(&key, spooled.content.clone(), expect)
-        .await?;
+        .await
+        .map_err(not_kept)?;
     failpoint("quarantine-after-object");
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
@@ -203,7 +206,8 @@ pub(super) async fn quarantine(
         // Someone may have dropped the same content since it was put; under the lock nobody can any more.
         core.store
             .put(&key, spooled.content.clone(), expect)
-            .await?;
+            .await
+            .map_err(not_kept)?;
         let entry = Entry {
             actor: origin.actor,
             action: "quarantine.add",

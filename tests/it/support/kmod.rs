@@ -105,12 +105,29 @@ pub(crate) fn unsigned_bundle(version: &str, text: &str) -> PathBuf {
     packed(version, text, Signing::None)
 }
 
-fn packed(version: &str, text: &str, signing: Signing<'_>) -> PathBuf {
+/// The bundle of a patch version in memory, signed with [`keys`] or not at all, under its file name. For tests that need
+/// many: nothing is kept.
+pub(crate) fn bundle_in_memory(version: &str, signed: bool) -> (String, Vec<u8>) {
+    let keys = keys();
+    let (key_pem, cert_pem) = (keys.key_pem(), keys.cert_pem());
+    let signing = if signed {
+        Signing::With {
+            key_pem: &key_pem,
+            cert_pem: &cert_pem,
+        }
+    } else {
+        Signing::None
+    };
+    (
+        bundle_name(version).to_string(),
+        pack_bytes(version, "patched", signing),
+    )
+}
+
+fn pack_bytes(version: &str, text: &str, signing: Signing<'_>) -> Vec<u8> {
     let name = bundle_name(version);
     let ko = fs::read(module(version, text)).unwrap();
-    let file = name.to_string();
-    // Packed every time, so that what is kept is always what the code of today makes.
-    let bytes = pack(&PackInput {
+    pack(&PackInput {
         ko: &ko,
         name: &name,
         fixes: vec![Fix {
@@ -122,7 +139,13 @@ fn packed(version: &str, text: &str, signing: Signing<'_>) -> PathBuf {
         obsolete: false,
         built_at: None,
     })
-    .unwrap();
+    .unwrap()
+}
+
+fn packed(version: &str, text: &str, signing: Signing<'_>) -> PathBuf {
+    let file = bundle_name(version).to_string();
+    // Packed every time, so that what is kept is always what the code of today makes.
+    let bytes = pack_bytes(version, text, signing);
     let content = Sha256::of(&bytes).to_string();
     let dir = once(&["bundle", &file, &content], |dir| {
         fs::write(dir.join(&file), &bytes).unwrap();

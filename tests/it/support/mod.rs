@@ -1,9 +1,13 @@
 //! What the integration tests share.
 
 pub mod admin;
+pub mod cluster;
 pub mod db;
 pub mod intake;
 pub mod kmod;
+pub mod ledger;
+pub mod process;
+pub mod proxy;
 pub mod s3;
 pub mod scripted;
 pub mod server;
