@@ -5,13 +5,35 @@ use anyhow::{Context, bail};
 use std::path::Path;
 use tokio::process::Command;
 
-/// One measurement: `connections` over one thread, for as long as the plan says.
+/// One measurement: `connections` over one thread, for as long as the plan says. Requests per second.
 pub(crate) async fn run(
     plan: Plan,
     connections: u32,
     url: &str,
     script: Option<(&Path, &Path)>,
 ) -> anyhow::Result<f64> {
+    let text = said(plan, connections, url, script).await?;
+    let line = text
+        .lines()
+        .find(|line| line.trim_start().starts_with("Requests/sec"));
+    line.and_then(|line| line.split_once(':')?.1.trim().parse().ok())
+        .with_context(|| format!("wrk said no rate:\n{text}"))
+}
+
+/// The same; how many requests were answered.
+pub(crate) async fn count(plan: Plan, connections: u32, url: &str) -> anyhow::Result<f64> {
+    let text = said(plan, connections, url, None).await?;
+    text.lines()
+        .find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok())
+        .with_context(|| format!("wrk said no number of requests:\n{text}"))
+}
+
+async fn said(
+    plan: Plan,
+    connections: u32,
+    url: &str,
+    script: Option<(&Path, &Path)>,
+) -> anyhow::Result<String> {
     let mut command = Command::new("wrk");
     command
         .args(["-t1", &format!("-c{connections}")])
@@ -29,10 +51,6 @@ pub(crate) async fn run(
         .await
         .context("wrk does not run; tests/setup.sh bench installs it")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    let value = |name: &str| {
-        let line = text.lines().find(|l| l.trim_start().starts_with(name))?;
-        line.split_once(':')?.1.trim().parse::<f64>().ok()
-    };
     if !output.status.success() {
         bail!(
             "wrk failed: {text}{}",
@@ -43,5 +61,5 @@ pub(crate) async fn run(
     if text.contains("Non-2xx") || text.contains("Socket errors") {
         bail!("not every request of {url} was answered well:\n{text}");
     }
-    value("Requests/sec").with_context(|| format!("wrk said no rate:\n{text}"))
+    Ok(text.into_owned())
 }

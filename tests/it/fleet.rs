@@ -26,6 +26,7 @@ fn options(server: &TestServer, token: &str, machines: u32) -> Options {
         connections: 16,
         downloads: false,
         tokens: None,
+        ledger: None,
     }
 }
 
