@@ -69,7 +69,7 @@ pub(crate) struct Site {
 }
 
 /// A connection outside the server.
-pub(crate) async fn connect(database: &str) -> anyhow::Result<Client> {
+async fn connect(database: &str) -> anyhow::Result<Client> {
     let (client, connection) = tokio_postgres::connect(database, NoTls).await?;
     tokio::spawn(connection);
     Ok(client)
@@ -190,12 +190,6 @@ pub(crate) async fn start(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>> {
     for round in 0..plan.rounds {
         eprintln!("start: round {} of {}", round + 1, plan.rounds);
         let server = site.serve(&[]).await?;
-        let payloads = reqwest_client()?
-            .get(format!("http://{}/debug/info", server.address))
-            .send()
-            .await?
-            .error_for_status()?;
-        drop(payloads);
         // What is done right after the start belongs to it.
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
         seconds.push(server.ready.as_secs_f64());

@@ -22,6 +22,9 @@ const KEPT: Duration = Duration::from_mins(1);
 /// And how many times as long as it took to count them, so that counting takes a small share of the database's time.
 const SHARE: u32 = 100;
 
+/// How long counting may take; it holds up nobody but reports without kept counts.
+const PATIENCE: Duration = Duration::from_mins(1);
+
 /// The machines, counted.
 #[derive(Debug)]
 pub struct Census {
@@ -82,13 +85,22 @@ pub async fn count_anew(core: &Core) -> Result<(), DbError> {
 
 async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
     let (begun, as_of) = (Instant::now(), Timestamp::now());
-    let rows = {
-        let mut conn = core.db.conn().await?;
+    let mut conn = core.db.conn().await?;
+    let work = async {
         let tx = conn.begin_read().await?;
         let rows = rows::census(&tx).await?;
         tx.commit().await?;
-        rows
+        Ok::<_, DbError>(rows)
     };
+    let Ok(rows) = tokio::time::timeout(PATIENCE, work).await else {
+        // The connection still waits for the answer; nobody else may get it.
+        conn.discard();
+        return Err(DbError::Unavailable(format!(
+            "the machines were not counted within {} s",
+            PATIENCE.as_secs()
+        )));
+    };
+    let rows = rows?;
     let census = Arc::new(Census {
         machines: rows.iter().map(|row| row.machines).sum(),
         rows,

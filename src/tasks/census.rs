@@ -24,17 +24,23 @@ pub async fn run(core: Arc<Core>, stopping: CancellationToken) {
         wait = match due {
             None => LOOK,
             Some(due) if !due.is_zero() => due,
-            Some(_) => match census::count_anew(&core).await {
-                Ok(()) => core
-                    .counts
-                    .due_in()
-                    .unwrap_or(LOOK)
-                    .max(Duration::from_secs(1)),
-                Err(error) => {
-                    tracing::warn!(%error, "the machines were not counted; it is tried again later");
-                    LOOK
+            Some(_) => {
+                let counted = tokio::select! {
+                    () = stopping.cancelled() => return,
+                    counted = census::count_anew(&core) => counted,
+                };
+                match counted {
+                    Ok(()) => core
+                        .counts
+                        .due_in()
+                        .unwrap_or(LOOK)
+                        .max(Duration::from_secs(1)),
+                    Err(error) => {
+                        tracing::warn!(%error, "the machines were not counted; it is tried again later");
+                        LOOK
+                    }
                 }
-            },
+            }
         };
     }
 }
