@@ -29,7 +29,7 @@ pub async fn machines(
     };
     let census = census::current(core).await?;
     // Highest version first, those without one last; then by state.
-    let mut groups: BTreeMap<(Reverse<Option<PatchVersion>>, i16), (MachineState, u64)> =
+    let mut groups: BTreeMap<(Reverse<Option<PatchVersion>>, i16, MachineState), u64> =
         BTreeMap::new();
     let speaks_of = census.rows.iter().filter(|row| {
         row.tier_id == tier_id
@@ -39,14 +39,12 @@ pub async fn machines(
             && query.state.is_none_or(|state| row.state == state)
     });
     for row in speaks_of {
-        let group = groups
-            .entry((Reverse(row.patch), row.state.code()))
-            .or_insert((row.state, 0));
-        group.1 += row.machines;
+        let group = (Reverse(row.patch), row.state.code(), row.state);
+        *groups.entry(group).or_default() += row.machines;
     }
     let counts: Vec<VersionStateCount> = groups
         .into_iter()
-        .map(|((version, _), (state, machines))| VersionStateCount {
+        .map(|((version, _, state), machines)| VersionStateCount {
             version: version.0,
             state,
             machines,
