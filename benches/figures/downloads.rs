@@ -68,7 +68,14 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
 }
 
 /// A running nginx, stopped on drop: asked to end, since one that is killed leaves its workers behind.
-struct Nginx(Child);
+pub(crate) struct Nginx(Child);
+
+impl Nginx {
+    /// Process id of the master; its workers are its children.
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Nginx {
     fn drop(&mut self) {
@@ -79,7 +86,11 @@ impl Drop for Nginx {
 }
 
 /// nginx on a free port, serving `files`.
-async fn nginx(home: &Path, files: &Path, name: &str) -> anyhow::Result<(Nginx, String)> {
+pub(crate) async fn nginx(
+    home: &Path,
+    files: &Path,
+    name: &str,
+) -> anyhow::Result<(Nginx, String)> {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
         .local_addr()?
         .port();

@@ -5,8 +5,12 @@
 
 mod allocations;
 mod checkins;
+mod cpu;
 mod decide;
 mod downloads;
+mod load;
+mod million;
+mod process;
 mod report;
 mod site;
 mod wrk;
@@ -22,7 +26,19 @@ struct Plan {
     seconds: Duration,
 }
 
-const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] [ONLY=checkins|downloads|decide]";
+/// The groups of `ONLY=`. The last takes minutes and is measured only when it is named.
+const GROUPS: [&str; 8] = [
+    "decide",
+    "checkins",
+    "downloads",
+    "cpu",
+    "start",
+    "reports",
+    "overload",
+    "hold",
+];
+const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] \
+    [ONLY=decide|checkins|downloads|cpu|start|reports|overload], make bench-hold [DURATION=10m]";
 
 fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
@@ -46,10 +62,15 @@ fn main() -> anyhow::Result<()> {
         seconds: Duration::from_secs(number("SECONDS_EACH", 4)?),
     };
     let only = std::env::var("ONLY").unwrap_or_default();
-    if !["", "checkins", "downloads", "decide"].contains(&only.as_str()) {
+    if !only.is_empty() && !GROUPS.contains(&only.as_str()) {
         bail!("ONLY={only} is no group of benchmarks; {USAGE}");
     }
-    let wanted = |group: &str| only.is_empty() || only == group;
+    let duration = match std::env::var("DURATION") {
+        Ok(text) if !text.is_empty() => humantime::parse_duration(&text)
+            .with_context(|| format!("DURATION={text} is no time such as 10m; {USAGE}"))?,
+        _ => Duration::from_mins(10),
+    };
+    let wanted = |group: &str| only == group || (only.is_empty() && group != "hold");
     let mut rows: Vec<Row> = Vec::new();
     if wanted("decide") {
         rows.extend(decide::run(plan)?);
@@ -61,6 +82,27 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("downloads") {
             rows.extend(downloads::run(plan).await.context("downloads")?);
+        }
+        if wanted("cpu") {
+            rows.extend(cpu::run(plan).await.context("CPU per download")?);
+        }
+        if ["start", "reports", "overload", "hold"]
+            .iter()
+            .any(|g| wanted(g))
+        {
+            let site = million::Site::make().await?;
+            if wanted("start") {
+                rows.extend(million::start(plan, &site).await.context("start")?);
+            }
+            if wanted("reports") {
+                rows.extend(million::reports(plan, &site).await.context("reports")?);
+            }
+            if wanted("overload") {
+                rows.extend(load::overload(plan, &site).await.context("overload")?);
+            }
+            if wanted("hold") {
+                rows.extend(load::hold(duration, &site).await.context("hold")?);
+            }
         }
         anyhow::Ok(())
     })?;

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use serde::Serialize;
+use serde_json::Value;
 use std::path::Path;
 
 /// Which way is good.
@@ -74,14 +75,14 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// Prints the table and writes the file.
 pub(crate) fn finish(rows: &[Row]) -> anyhow::Result<()> {
     println!(
-        "\n{:<44} {:>7} {:>15} {:>6} {:>6}  {:<7} measured",
+        "\n{:<46} {:>7} {:>15} {:>6} {:>6}  {:<7} measured",
         "figure", "median", "spread", "floor", "aim", "reached"
     );
     for row in rows {
         let low = row.rounds.iter().copied().fold(f64::INFINITY, f64::min);
         let high = row.rounds.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         println!(
-            "{:<44} {:>7.3} {:>15} {:>6} {:>6}  {:<7} {}",
+            "{:<46} {:>7.3} {:>15} {:>6} {:>6}  {:<7} {}",
             row.name,
             row.ratio,
             format!("{low:.3}-{high:.3}"),
@@ -94,8 +95,27 @@ pub(crate) fn finish(rows: &[Row]) -> anyhow::Result<()> {
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench/latest.json");
     std::fs::create_dir_all(path.parent().context("no folder")?)?;
-    std::fs::write(&path, serde_json::to_string_pretty(rows)? + "\n")
+    let kept = std::fs::read_to_string(&path)
+        .ok()
+        .and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default();
+    let text = serde_json::to_string_pretty(&merge(kept, rows)?)?;
+    std::fs::write(&path, text + "\n")
         .with_context(|| format!("cannot write {}", path.display()))?;
     println!("\nwritten to target/bench/latest.json");
     Ok(())
+}
+
+/// Puts new rows in the place of older ones of the same name. Rows that were not measured now stay, with their time.
+fn merge(mut all: Vec<Value>, rows: &[Row]) -> anyhow::Result<Vec<Value>> {
+    let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ");
+    for row in rows {
+        let mut new = serde_json::to_value(row)?;
+        new["measured"] = now.to_string().into();
+        match all.iter_mut().find(|old| old["name"] == row.name) {
+            Some(old) => *old = new,
+            None => all.push(new),
+        }
+    }
+    Ok(all)
 }

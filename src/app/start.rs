@@ -9,6 +9,7 @@ use crate::domain::token::MachineTokenKey;
 use crate::http;
 use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
+use crate::service::census::Counts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
 use crate::service::{Core, Snapshots, checkin};
@@ -108,6 +109,7 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let address = config.server.address;
     let core = Arc::new(Core {
         captures: Captures::load(&db).await?,
+        counts: Counts::default(),
         db,
         snapshots,
         metrics,
@@ -148,6 +150,7 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let tasks = vec![
         tokio::spawn(tasks::follow::follow(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::retention::run(Arc::clone(&core), stopping.clone())),
+        tokio::spawn(tasks::census::run(Arc::clone(&core), stopping.clone())),
     ];
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), storage = core.store.place(), "serving");
     Ok(Running {

@@ -63,6 +63,7 @@ impl Show for MachinesReport {
             [
                 ("Tier", self.tier.to_string()),
                 ("Machines", self.total.to_string()),
+                ("As of", view.time(self.as_of)),
             ],
             view,
         );
@@ -105,6 +106,7 @@ impl Show for PatchHealth {
                     ("Patch", self.version.to_string()),
                     ("Tier", self.tier.to_string()),
                     ("Machines", self.machines.to_string()),
+                    ("As of", view.time(self.as_of)),
                     (
                         "Failed",
                         format!("{} ({:.2}%)", self.failed, self.failed_share * 100.0),

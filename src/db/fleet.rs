@@ -1,8 +1,9 @@
 //! Machines as administrators see them: facts with their words, filters, history, and what was decided about single
 //! ones. What check-ins write is in `machines`.
 //!
-//! No index stands on what a check-in changes, so a filter reads rows. A page reads them in slices of the primary key,
-//! so that its work is bounded whatever the filter; a page may therefore be short, or empty, and yet not the last.
+//! No index stands on what a check-in changes, so a filter reads rows: first a slice of the primary key, which holds a
+//! page of any filter that lets enough through, and otherwise the whole table, which is much faster in the order in which
+//! it lies there than in that of the key.
 
 use super::run::{DbError, Run};
 use super::statements;
@@ -46,6 +47,12 @@ statements! {
             order by id limit $8)
         select (select count(*) from slice), (select id from slice order by id desc limit 1),
             coalesce((select array_agg(id order by id) from hits), '{}')";
+    SELECT_MACHINES_SWEPT = "with hits as materialized (
+            select id from machines
+            where id > $1 and ($2::int is null or tier_id = $2) and ($3::smallint is null or state = $3)
+              and ($4::int[] is null or kernel_id = any ($4)) and ($5::smallint is null or architecture = $5)
+              and ($6::bigint is null or patch = $6))
+        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $7) page";
     SELECT_KERNEL_IDS = "select id from words where kind = 1 and ($1::text is null or text = $1)
         and ($2::text is null or substring(text from '^[^-]+-[^-]+-(.+)$') = $2)";
     MOVE_MACHINE = "update machines set tier_id = $2 where id = $1";
@@ -237,6 +244,30 @@ pub async fn slice(
         last: row.get(1),
         hits: row.get(2),
     })
+}
+
+/// At most `limit` machines after one that the filter lets through, by id, of the whole table.
+pub async fn sweep(
+    run: &impl Run,
+    filter: &MachineFilter,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Uuid>, DbError> {
+    let row = run
+        .one(
+            &SELECT_MACHINES_SWEPT,
+            &[
+                &after,
+                &filter.tier_id,
+                &filter.state,
+                &filter.kernels,
+                &filter.architecture,
+                &filter.patch,
+                &limit,
+            ],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 /// Ids of the kernels of this name or flavour, as reported.

@@ -1,75 +1,62 @@
-//! Counts over all machines of a tier. Each reads the table once: nothing that changes at a check-in is indexed.
+//! The machines counted. It reads the whole table once: nothing that changes at a check-in is indexed.
 
-use super::fleet::{MachineFilter, state};
+use super::fleet::state;
 use super::run::{DbError, Run};
 use super::statements;
 use crate::domain::{Architecture, MachineState, PatchVersion};
+use std::collections::HashMap;
+use std::sync::Arc;
 
 statements! {
-    COUNT_BY_VERSION_AND_STATE = "select patch, state, count(*) from machines
-        where tier_id = $1 and ($2::bigint is null or patch = $2) and ($3::smallint is null or state = $3)
-        group by patch, state order by patch desc, state";
-    COUNT_PATCH_HEALTH = "select k.text, h.architecture, h.state, h.machines from (
-            select kernel_id, architecture, state, count(*) as machines from machines
-            where tier_id = $1 and (patch = $2 or offered = $2)
-            group by kernel_id, architecture, state) h
-        left join words k on k.id = h.kernel_id";
+    // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
+    CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
+    COUNT_MACHINES = "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.machines from (
+            select tier_id, kernel_id, architecture, patch, offered, state, count(*) as machines from machines
+            group by tier_id, kernel_id, architecture, patch, offered, state) g
+        left join words k on k.id = g.kernel_id";
 }
 
-/// Machines of a tier by the version applied and the state, highest version first.
-pub async fn by_version_and_state(
-    run: &impl Run,
-    tier_id: i32,
-    filter: &MachineFilter,
-) -> Result<Vec<(Option<PatchVersion>, MachineState, u64)>, DbError> {
-    let rows = run
-        .rows(
-            &COUNT_BY_VERSION_AND_STATE,
-            &[&tier_id, &filter.patch, &filter.state],
-        )
-        .await?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let machines: i64 = row.get(2);
-            (
-                PatchVersion::from_code(row.get(0)),
-                state(row.get(1)),
-                machines.unsigned_abs(),
-            )
-        })
-        .collect())
-}
-
-/// Machines of one kernel, architecture and state.
+/// Machines that agree in all of this.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthRow {
+pub struct CensusRow {
+    /// Their tier.
+    pub tier_id: i32,
     /// Kernel as reported.
-    pub kernel: Option<String>,
+    pub kernel: Option<Arc<str>>,
     /// Architecture, where known.
     pub architecture: Option<Architecture>,
+    /// The patch in their reports.
+    pub patch: Option<PatchVersion>,
+    /// What they were offered last.
+    pub offered: Option<PatchVersion>,
     /// State as reported.
     pub state: MachineState,
     /// How many.
     pub machines: u64,
 }
 
-/// Machines of a tier that run a patch or were offered it last.
-pub async fn patch_health(
-    run: &impl Run,
-    tier_id: i32,
-    version: PatchVersion,
-) -> Result<Vec<HealthRow>, DbError> {
-    let rows = run
-        .rows(&COUNT_PATCH_HEALTH, &[&tier_id, &version.code()])
-        .await?;
+/// Counts all machines. Call it in a read transaction of its own, whose settings it changes.
+pub async fn census(run: &impl Run) -> Result<Vec<CensusRow>, DbError> {
+    run.one(&CENSUS_SETTINGS, &[]).await?;
+    let rows = run.rows(&COUNT_MACHINES, &[]).await?;
+    // Thousands of groups share a few hundred kernels.
+    let mut kernels: HashMap<i32, Arc<str>> = HashMap::new();
     Ok(rows
         .iter()
-        .map(|row| HealthRow {
-            kernel: row.get(0),
-            architecture: Architecture::from_code(row.get(1)),
-            state: state(row.get(2)),
-            machines: row.get::<_, i64>(3).unsigned_abs(),
+        .map(|row| {
+            let kernel = row
+                .get::<_, Option<i32>>(1)
+                .zip(row.get::<_, Option<&str>>(2))
+                .map(|(id, text)| Arc::clone(kernels.entry(id).or_insert_with(|| text.into())));
+            CensusRow {
+                tier_id: row.get(0),
+                kernel,
+                architecture: Architecture::from_code(row.get(3)),
+                patch: PatchVersion::from_code(row.get(4)),
+                offered: PatchVersion::from_code(row.get(5)),
+                state: state(row.get(6)),
+                machines: row.get::<_, i64>(7).unsigned_abs(),
+            }
         })
         .collect())
 }

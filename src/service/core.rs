@@ -1,6 +1,7 @@
 //! What every service works with, made once at start.
 
 use super::captures::Captures;
+use super::census::Counts;
 use super::checkin::Queue;
 use super::ingest::Gate;
 use super::jobs::Runner;
@@ -36,6 +37,8 @@ pub struct Core {
     pub machine_key: MachineTokenKey,
     /// Captures that run.
     pub captures: Captures,
+    /// Machines as they were counted last.
+    pub counts: Counts,
     /// Check-ins on their way to the database.
     pub check_ins: Queue,
     /// Bounds intake.

@@ -15,13 +15,11 @@ use jiff::Timestamp;
 use serde_json::json;
 use uuid::Uuid;
 
-/// Rows that the first slice of a page looks at; the others look at more.
+/// Rows that the first slice of a page looks at.
 const FIRST_SLICE: i64 = 2_000;
-/// Rows that a further slice looks at.
-const SLICE: i64 = 20_000;
-/// Rows that one page looks at, at most; then it ends short, with a cursor. Measured with a million machines on two
-/// shared cores: under 0.2 s, when half of the rows must be fetched from outside PostgreSQL's own buffers.
-const SCAN: i64 = 50_000;
+/// Rows that further slices look at, at most. Where more would be needed, the whole table is read instead. Measured with
+/// a million machines on two shared cores: 5 ms for a thousand rows in the order of the key, 0.15 s for the table.
+const MORE: i64 = 10_000;
 /// Lines of history at exactly one time that a cursor may skip.
 const MAX_SKIP: i64 = 10_000;
 
@@ -100,15 +98,14 @@ pub(super) fn known_tier(core: &Core, name: &TierName) -> Result<i32, ServiceErr
         .ok_or_else(|| ServiceError::not_found("tier", name))
 }
 
-/// One page of machines by id. Looks at a bounded number of rows: with a filter that lets few through, a page may hold
-/// less than was asked for, or nothing, and still have a cursor.
+/// One page of machines by id.
 pub(super) async fn page(
     conn: &Conn,
     filter: &MachineFilter,
     cursor: Option<&str>,
     limit: Option<Limit>,
 ) -> Result<Page<Machine>, ServiceError> {
-    let mut after = match cursor {
+    let after = match cursor {
         Some(cursor) => {
             let [id] = paging::decode("machines", cursor)?;
             paging::part(&id)?
@@ -116,36 +113,50 @@ pub(super) async fn page(
         None => Uuid::nil(),
     };
     let limit = paging::limit(limit);
-    let mut hits: Vec<Uuid> = Vec::new();
-    let mut scanned = 0;
-    let mut rest = None;
-    if filter.kernels.as_ref().is_none_or(|ids| !ids.is_empty()) {
-        let mut size = FIRST_SLICE;
-        loop {
-            let missing = (limit + 1 - hits.len()) as i64;
-            let slice = rows::slice(conn, filter, after, size, missing).await?;
-            hits.extend(slice.hits);
-            scanned += slice.scanned;
-            if hits.len() > limit || slice.scanned < size {
-                break;
-            }
-            let Some(last) = slice.last else { break };
-            if scanned + SLICE > SCAN {
-                rest = Some(last);
-                break;
-            }
-            (after, size) = (last, SLICE);
-        }
-    }
-    if hits.len() > limit {
-        hits.truncate(limit);
-        rest = hits.last().copied();
-    }
+    let mut hits = if filter.kernels.as_ref().is_some_and(Vec::is_empty) {
+        Vec::new()
+    } else {
+        hits(conn, filter, after, limit + 1).await?
+    };
+    let more = hits.len() > limit;
+    hits.truncate(limit);
+    let rest = hits.last().copied().filter(|_| more);
     let items = rows::all_of(conn, &hits).await?;
     Ok(Page {
         items: items.into_iter().map(Machine::from).collect(),
         next_cursor: rest.map(|id| paging::encode("machines", &[&id])),
     })
+}
+
+/// The next machines that the filter lets through, `wanted` of them unless the table ends.
+async fn hits(
+    conn: &Conn,
+    filter: &MachineFilter,
+    mut after: Uuid,
+    wanted: usize,
+) -> Result<Vec<Uuid>, ServiceError> {
+    let mut hits: Vec<Uuid> = Vec::new();
+    let (mut scanned, mut size) = (0, FIRST_SLICE);
+    loop {
+        let missing = (wanted - hits.len()) as i64;
+        let slice = rows::slice(conn, filter, after, size, missing).await?;
+        hits.extend(slice.hits);
+        scanned += slice.scanned;
+        let missing = (wanted - hits.len()) as i64;
+        let Some(last) = slice.last.filter(|_| missing > 0 && slice.scanned == size) else {
+            return Ok(hits);
+        };
+        after = last;
+        // As many rows as the page still needs if the filter goes on letting through as many as so far, and a few more.
+        size = match hits.len() as i64 {
+            0 => i64::MAX / 2,
+            so_far => missing * scanned / so_far * 5 / 4 + 100,
+        };
+        if scanned + size > FIRST_SLICE + MORE {
+            hits.extend(rows::sweep(conn, filter, after, missing).await?);
+            return Ok(hits);
+        }
+    }
 }
 
 /// Machines that the query lets through, by id.

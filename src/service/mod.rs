@@ -8,6 +8,7 @@ pub mod audit;
 pub mod auth;
 pub mod auth_tokens;
 pub mod captures;
+pub mod census;
 pub mod checkin;
 pub mod clients;
 mod core;

@@ -1,9 +1,8 @@
 //! Reports: where the machines of a tier stand, and how a patch fares in it.
 
 use super::fleet::{self, Wanted};
-use super::{Core, ServiceError};
-use crate::db::reports as rows;
-use crate::domain::{Architecture, MachineState};
+use super::{Core, ServiceError, census};
+use crate::domain::{Architecture, MachineState, PatchVersion};
 use crate::wire::admin::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
@@ -23,20 +22,37 @@ pub async fn machines(
         state: query.state,
         ..Wanted::default()
     };
-    let conn = core.db.conn().await?;
-    let filter = fleet::filter(core, &conn, &wanted).await?;
-    let machines = fleet::page(&conn, &filter, query.cursor.as_deref(), query.limit).await?;
-    let counts: Vec<VersionStateCount> = rows::by_version_and_state(&conn, tier_id, &filter)
-        .await?
+    let machines = {
+        let conn = core.db.conn().await?;
+        let filter = fleet::filter(core, &conn, &wanted).await?;
+        fleet::page(&conn, &filter, query.cursor.as_deref(), query.limit).await?
+    };
+    let census = census::current(core).await?;
+    // Highest version first, those without one last; then by state.
+    let mut groups: BTreeMap<(Reverse<Option<PatchVersion>>, i16, MachineState), u64> =
+        BTreeMap::new();
+    let speaks_of = census.rows.iter().filter(|row| {
+        row.tier_id == tier_id
+            && query
+                .version
+                .is_none_or(|version| row.patch == Some(version))
+            && query.state.is_none_or(|state| row.state == state)
+    });
+    for row in speaks_of {
+        let group = (Reverse(row.patch), row.state.code(), row.state);
+        *groups.entry(group).or_default() += row.machines;
+    }
+    let counts: Vec<VersionStateCount> = groups
         .into_iter()
-        .map(|(version, state, machines)| VersionStateCount {
-            version,
+        .map(|((version, _, state), machines)| VersionStateCount {
+            version: version.0,
             state,
             machines,
         })
         .collect();
     Ok(MachinesReport {
         tier: query.tier.clone(),
+        as_of: census.as_of,
         total: counts.iter().map(|count| count.machines).sum(),
         counts,
         machines,
@@ -54,16 +70,18 @@ pub async fn patch_health(
     query: &PatchHealthQuery,
 ) -> Result<PatchHealth, ServiceError> {
     let tier_id = fleet::known_tier(core, &query.tier)?;
-    let found = {
-        let conn = core.db.conn().await?;
-        rows::patch_health(&conn, tier_id, query.version).await?
-    };
+    let census = census::current(core).await?;
     let mut states: BTreeMap<MachineState, u64> = BTreeMap::new();
     let mut by_kernel: BTreeMap<(String, Option<Architecture>), BTreeMap<MachineState, u64>> =
         BTreeMap::new();
-    for row in found {
+    let version = Some(query.version);
+    let concerned = census
+        .rows
+        .iter()
+        .filter(|row| row.tier_id == tier_id && (row.patch == version || row.offered == version));
+    for row in concerned {
         *states.entry(row.state).or_default() += row.machines;
-        let kernel = row.kernel.unwrap_or_else(|| "unknown".to_owned());
+        let kernel = row.kernel.as_deref().unwrap_or("unknown").to_owned();
         let kernel = by_kernel.entry((kernel, row.architecture)).or_default();
         *kernel.entry(row.state).or_default() += row.machines;
     }
@@ -84,6 +102,7 @@ pub async fn patch_health(
     Ok(PatchHealth {
         tier: query.tier.clone(),
         version: query.version,
+        as_of: census.as_of,
         machines,
         failed,
         failed_share: if machines == 0 {

@@ -166,6 +166,9 @@ struct Fleet {
     /// Keep the machines' tokens in this file, so that the next run need not register them again
     #[arg(long, value_name = "FILE")]
     tokens: Option<PathBuf>,
+    /// Write to this file how many check-ins of each machine were acknowledged and when the last of them was sent
+    #[arg(long, value_name = "FILE")]
+    ledger: Option<PathBuf>,
     /// PEM file with the certificates to trust for TLS, instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -361,6 +364,7 @@ async fn simulate(args: Fleet) -> Result<(), Error> {
         connections: args.connections,
         downloads: args.downloads,
         tokens: args.tokens,
+        ledger: args.ledger,
     };
     let summary = fleet::run(&options, &on_signal()?, |line| say(&line)).await?;
     match args.output {

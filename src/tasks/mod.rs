@@ -1,4 +1,5 @@
-//! Work that runs beside requests: following changes, and retention.
+//! Work that runs beside requests: counting machines, following changes, and retention.
 
+pub mod census;
 pub mod follow;
 pub mod retention;

@@ -1,7 +1,9 @@
 //! Reports: counts that agree with the machines behind them.
 
 use crate::support::admin::TestAdmin;
-use serde_json::json;
+use jiff::Timestamp;
+use livepatch_onprem::service::census;
+use serde_json::{Value, json};
 
 /// In `stable`: 6 applied 107.1 (one with a bug), 3 failed at it, 2 run 106.1 and were offered nothing. One in `beta`.
 async fn fleet(test: &TestAdmin) {
@@ -20,6 +22,14 @@ async fn fleet(test: &TestAdmin) {
     )
     .await
     .unwrap();
+}
+
+/// Takes away when the machines were counted: just now.
+fn as_of(report: &mut Value) {
+    let at = report.as_object_mut().unwrap().remove("as-of").unwrap();
+    let at: Timestamp = at.as_str().unwrap().parse().unwrap();
+    let age = Timestamp::now().duration_since(at);
+    assert!(age.as_secs() < 60, "{age:?}");
 }
 
 #[tokio::test]
@@ -60,11 +70,12 @@ async fn machines_are_counted_by_version_and_state() {
         .body;
     assert_eq!(some["total"], 5);
     assert_eq!(some["machines"]["items"].as_array().unwrap().len(), 5);
-    let none = test
+    let mut none = test
         .get("/reports/machines?tier=edge")
         .await
         .expect(200)
         .body;
+    as_of(&mut none);
     assert_eq!(
         none,
         json!({ "tier": "edge", "total": 0, "counts": [], "machines": { "items": [] } })
@@ -78,11 +89,12 @@ async fn machines_are_counted_by_version_and_state() {
 async fn patch_health_shows_where_it_fails() {
     let test = TestAdmin::new().await;
     fleet(&test).await;
-    let report = test
+    let mut report = test
         .get("/reports/patch-health?tier=stable&version=107.1")
         .await
         .expect(200)
         .body;
+    as_of(&mut report);
     assert_eq!(
         report,
         json!({
@@ -105,4 +117,37 @@ async fn patch_health_shows_where_it_fails() {
         (&none["machines"], &none["failed-share"]),
         (&json!(0), &json!(0.0))
     );
+}
+
+#[tokio::test]
+async fn a_large_fleet_is_counted_beside_the_requests_and_a_small_one_for_each() {
+    let test = TestAdmin::new().await;
+    let rows = test.db.raw().await;
+    let add = async |machines: u64| {
+        let sql = format!(
+            "insert into machines (id, tier_id, registered_at)
+             select gen_random_uuid(), t.id, now() from tiers t, generate_series(1, {machines}) where t.name = 'edge'"
+        );
+        rows.batch_execute(&sql).await.unwrap();
+    };
+    let total = async || {
+        let report = test.get("/reports/machines?tier=edge&limit=1").await;
+        let report = report.expect(200).body;
+        (report["total"].as_u64().unwrap(), report["as-of"].clone())
+    };
+    add(5).await;
+    assert_eq!(total().await.0, 5);
+    add(census::DEAR).await;
+    assert!(test.core.counts.due_in().is_none());
+    let (many, as_of) = total().await;
+    assert_eq!(many, census::DEAR + 5);
+    // From here on counts are kept, until they are counted anew.
+    assert!(test.core.counts.due_in().is_some());
+    add(1).await;
+    assert_eq!(total().await, (many, as_of.clone()));
+    census::count_anew(&test.core).await.unwrap();
+    let (more, later) = total().await;
+    assert_eq!(more, many + 1);
+    let at = |text: &Value| text.as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert!(at(&later) > at(&as_of));
 }

@@ -26,6 +26,7 @@ fn options(server: &TestServer, token: &str, machines: u32) -> Options {
         connections: 16,
         downloads: false,
         tokens: None,
+        ledger: None,
     }
 }
 
@@ -52,6 +53,7 @@ async fn counts_add_up_with_the_database() {
     let options = Options {
         downloads: true,
         tokens: Some(folder.path().join("tokens")),
+        ledger: Some(folder.path().join("ledger")),
         ..options(&server, &token, 40)
     };
     let first = run(&options).await.unwrap();
@@ -83,6 +85,23 @@ async fn counts_add_up_with_the_database() {
         .code();
     let applied = format!("select count(*) from machines where patch = {code}");
     assert_eq!(count(&server, &applied).await, 40);
+
+    // The ledger says the same as the summary, and the database has what it says was acknowledged.
+    let ledger = fleet::ledger::read(&folder.path().join("ledger")).unwrap();
+    assert_eq!(ledger.len(), 40);
+    let acknowledged: u64 = ledger.iter().map(|(_, entry)| entry.count).sum();
+    assert_eq!(acknowledged, first.ok);
+    let raw = server.db.raw().await;
+    for (id, entry) in &ledger {
+        let row = raw
+            .query_one(
+                "select (extract(epoch from last_check) * 1000000)::bigint from machines where id = $1",
+                &[&uuid::Uuid::from_bytes(id.0)],
+            )
+            .await
+            .unwrap();
+        assert!(row.get::<_, i64>(0) >= entry.sent_at, "{id} {entry:?}");
+    }
 
     // The same machines again, with the tokens they have: nobody registers, nobody is new.
     let second = run(&options).await.unwrap();

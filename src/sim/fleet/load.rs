@@ -6,6 +6,7 @@
 
 use super::Options;
 use super::kinds::{CUT_OFF, NOT_SENT, NOT_STORED, kind};
+use super::ledger::Entry;
 use super::machines;
 use super::register::Member;
 use super::summary::Tally;
@@ -38,6 +39,8 @@ pub(super) struct Load<'a> {
     next: AtomicU64,
     /// The patch that each member says is applied.
     applied: Mutex<Vec<Option<PatchVersion>>>,
+    /// What each member was acknowledged; empty unless it is asked for.
+    ledger: Mutex<Vec<Entry>>,
     tally: Mutex<Tally>,
     stop: &'a CancellationToken,
     /// When the stop was first seen: what comes due later is nobody's request any more.
@@ -49,6 +52,8 @@ pub(super) struct Load<'a> {
 pub(super) struct Outcome {
     /// Counts.
     pub(super) tally: Tally,
+    /// What each member was acknowledged, if that was asked for.
+    pub(super) ledger: Vec<Entry>,
     /// Requests that were due.
     pub(super) due: u64,
     /// From the first due time to the last answer.
@@ -80,6 +85,10 @@ impl<'a> Load<'a> {
             started: Instant::now(),
             next: AtomicU64::new(0),
             applied: Mutex::new(vec![None; members.len()]),
+            ledger: Mutex::new(match &options.ledger {
+                Some(_) => vec![Entry::default(); members.len()],
+                None => Vec::new(),
+            }),
             tally: Mutex::new(Tally::default()),
             stop,
             stopped: OnceLock::new(),
@@ -129,6 +138,7 @@ impl<'a> Load<'a> {
         Outcome {
             due: due.max(tally.sent),
             tally,
+            ledger: std::mem::take(&mut *lock(&self.ledger)),
             took: now - self.started,
             interrupted,
         }
@@ -206,6 +216,7 @@ impl<'a> Load<'a> {
             due,
             armed: true,
         };
+        let sent_at = Timestamp::now().as_microsecond();
         let answer = self.api.updates(machine.id, &member.token, &status).await;
         unanswered.armed = false;
         let failure = match &answer {
@@ -213,6 +224,11 @@ impl<'a> Load<'a> {
             Ok(_) => None,
             Err(error) => Some(kind(error)),
         };
+        if failure.is_none()
+            && let Some(entry) = lock(&self.ledger).get_mut(index)
+        {
+            entry.acknowledged(sent_at);
+        }
         lock(&self.tally).ended(due.elapsed(), failure);
         let Ok(Some(answer)) = answer else { return };
         let Some(offer) = answer.patches.first() else {

@@ -6,6 +6,7 @@
 mod kernels;
 mod kinds;
 mod latency;
+pub mod ledger;
 mod load;
 mod machines;
 mod register;
@@ -51,6 +52,8 @@ pub struct Options {
     pub downloads: bool,
     /// File that keeps the machines' tokens from run to run.
     pub tokens: Option<PathBuf>,
+    /// File to write what was acknowledged to, see [`ledger`].
+    pub ledger: Option<PathBuf>,
 }
 
 /// Registers what is not registered, then lets check-ins fall due at the rate asked for. `stop` ends it early with
@@ -90,6 +93,9 @@ pub async fn run(
     let load = load::Load::new(options, &api, &enabled.members, begun, rate, stop);
     let outcome = load.run(&say).await;
     let tally = outcome.tally;
+    if let Some(path) = &options.ledger {
+        ledger::write(path, options.seed, &enabled.members, &outcome.ledger)?;
+    }
     Ok(Summary {
         machines: options.machines,
         enabled: enabled.members.len() as u32,

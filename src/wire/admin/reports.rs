@@ -2,6 +2,7 @@
 
 use super::{Limit, Machine, Page};
 use crate::domain::{Architecture, MachineState, PatchVersion, TierName};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
@@ -53,6 +54,9 @@ pub struct MachinesReport {
     /// The tier.
     #[schema(value_type = String)]
     pub tier: TierName,
+    /// When the machines were counted; large fleets are not counted anew for each report.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Timestamp,
     /// All machines that the query speaks of.
     pub total: u64,
     /// Their number by version (highest first) and state.
@@ -103,6 +107,9 @@ pub struct PatchHealth {
     /// The patch.
     #[schema(value_type = String)]
     pub version: PatchVersion,
+    /// When the machines were counted; large fleets are not counted anew for each report.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Timestamp,
     /// Machines of the tier that run the patch or were offered it last.
     pub machines: u64,
     /// Their number by state.

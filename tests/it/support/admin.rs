@@ -16,6 +16,7 @@ use livepatch_onprem::domain::{Role, Secret, TierName};
 use livepatch_onprem::http::admin::routes;
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::service::captures::Captures;
+use livepatch_onprem::service::census::Counts;
 use livepatch_onprem::service::checkin;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
@@ -136,6 +137,7 @@ impl TestAdmin {
             trust: Some(trust),
             config,
             captures: Captures::load(&db).await.unwrap(),
+            counts: Counts::default(),
             machine_key: MachineTokenKey::new(&[7; 32]).unwrap(),
             check_ins: checkin::queue(1, db.clone(), false, Metrics::new()).0,
             stopping: CancellationToken::new(),

@@ -14,6 +14,7 @@ use livepatch_onprem::domain::{Architecture, PatchVersion, Role, Scope, Sha256};
 use livepatch_onprem::service::Core;
 use livepatch_onprem::service::Snapshots;
 use livepatch_onprem::service::captures::Captures;
+use livepatch_onprem::service::census::Counts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use std::io::Write as _;
@@ -50,6 +51,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
         captures: Captures::default(),
+        counts: Counts::default(),
         machine_key: core.machine_key.clone(),
         check_ins: core.check_ins.clone(),
         stopping: CancellationToken::new(),

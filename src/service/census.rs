@@ -1,0 +1,113 @@
+//! The machines counted: by tier, kernel, architecture, patch, offer and state. Reports add up what they speak of.
+//!
+//! Counting reads the whole table, since nothing that a check-in changes is indexed. With few machines that takes
+//! milliseconds and is done for each report. With more than [`DEAR`], counts are kept and counted anew beside the
+//! requests (`tasks::census`), and every report says of when its counts are.
+//!
+//! Invariant: of many machines no counts older than [`Census::stale_after`] are given out.
+
+use super::{Core, ServiceError};
+use crate::db::DbError;
+use crate::db::reports::{self as rows, CensusRow};
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// Machines beyond which counts are kept.
+pub const DEAR: u64 = 20_000;
+/// How long counts are kept, at least.
+const KEPT: Duration = Duration::from_mins(1);
+/// And how many times as long as it took to count them, so that counting takes a small share of the database's time.
+const SHARE: u32 = 100;
+
+/// How long counting may take; it holds up nobody but reports without kept counts.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The machines, counted.
+#[derive(Debug)]
+pub struct Census {
+    /// Groups that differ in at least one respect.
+    pub rows: Vec<CensusRow>,
+    /// When they were counted.
+    pub as_of: Timestamp,
+    machines: u64,
+    begun: Instant,
+    took: Duration,
+}
+
+impl Census {
+    /// From then on, seen from its beginning, it is not given out any more.
+    fn stale_after(&self) -> Duration {
+        KEPT.max(self.took * SHARE)
+    }
+
+    fn is_kept(&self) -> bool {
+        self.machines > DEAR && self.begun.elapsed() < self.stale_after()
+    }
+}
+
+/// The last census.
+#[derive(Debug, Default)]
+pub struct Counts {
+    last: ArcSwapOption<Census>,
+    counting: Mutex<()>,
+}
+
+impl Counts {
+    /// When to count again beside the requests; `None` while there are so few machines that each report counts.
+    pub fn due_in(&self) -> Option<Duration> {
+        let last = self.last.load_full().filter(|last| last.machines > DEAR)?;
+        Some((last.stale_after() / 2).saturating_sub(last.begun.elapsed()))
+    }
+}
+
+/// The machines as they are now or, if they are many, as they were counted last.
+pub(super) async fn current(core: &Core) -> Result<Arc<Census>, ServiceError> {
+    let kept = || core.counts.last.load_full().filter(|last| last.is_kept());
+    if let Some(census) = kept() {
+        return Ok(census);
+    }
+    // Who waits here while another counts is served by what the other counted, if it is kept.
+    let _turn = core.counts.counting.lock().await;
+    match kept() {
+        Some(census) => Ok(census),
+        None => Ok(count(core).await?),
+    }
+}
+
+/// Counts, while the last census goes on being given out.
+pub async fn count_anew(core: &Core) -> Result<(), DbError> {
+    let _turn = core.counts.counting.lock().await;
+    count(core).await.map(drop)
+}
+
+async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
+    let (begun, as_of) = (Instant::now(), Timestamp::now());
+    let mut conn = core.db.conn().await?;
+    let work = async {
+        let tx = conn.begin_read().await?;
+        let rows = rows::census(&tx).await?;
+        tx.commit().await?;
+        Ok::<_, DbError>(rows)
+    };
+    let Ok(rows) = tokio::time::timeout(PATIENCE, work).await else {
+        // The connection still waits for the answer; nobody else may get it.
+        conn.discard();
+        return Err(DbError::Unavailable(format!(
+            "the machines were not counted within {} s",
+            PATIENCE.as_secs()
+        )));
+    };
+    let rows = rows?;
+    let census = Arc::new(Census {
+        machines: rows.iter().map(|row| row.machines).sum(),
+        rows,
+        as_of,
+        begun,
+        took: begun.elapsed(),
+    });
+    core.counts.last.store(Some(Arc::clone(&census)));
+    Ok(census)
+}
