@@ -185,7 +185,7 @@ async fn two_replicas_that_insert_the_same_machine_leave_the_last_report() {
     });
     let watcher = test.raw().await;
     let waits = "select count(*) from pg_locks l join pg_stat_activity a using (pid)
-        where not l.granted and a.datname = current_database() and a.query like '%into machines as m%'";
+        where not l.granted and a.datname = current_database() and a.query like 'with v as materialized%'";
     let patience = std::time::Instant::now();
     while watcher
         .query_one(waits, &[])
