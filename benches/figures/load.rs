@@ -61,7 +61,7 @@ pub(crate) async fn hold(duration: Duration, site: &Site) -> anyhow::Result<Vec<
     let (lost, acknowledged) = lost(site, &ledger).await?;
     let (due, ok) = (number(&summary, "/due")?, number(&summary, "/ok")?);
     ensure!(
-        acknowledged as f64 == ok,
+        (acknowledged as f64 - ok).abs() < 0.5,
         "the fleet counted {ok} acknowledged check-ins and wrote {acknowledged} to its ledger"
     );
     let latency = |name: &str| number(&summary, &format!("/latency-ms/{name}"));
@@ -224,7 +224,7 @@ impl Probe {
                 .timeout(Duration::from_secs(10))
                 .build()?,
             url: format!("http://{}/v1/client/{}/updates", server.address, machine.id),
-            token: site.token_of(number)?,
+            token: site.token_of(number),
             body: serde_json::to_string(&machine.status(None, Timestamp::now()))?,
         })
     }
