@@ -107,6 +107,16 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Whether the database answers one who knocks, if only that it is full. Does not end by itself if it hangs.
+    pub(super) async fn answers(&self) -> bool {
+        match self.config.connect(self.tls.clone()).await {
+            Ok(_) => true,
+            Err(error) => error.as_db_error().is_some(),
+        }
+    }
+}
+
 /// The error with its cause, which tokio-postgres leaves out of `Display`.
 fn describe(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -180,6 +190,7 @@ impl Db {
                 return Ok(Conn {
                     object,
                     observer: Arc::clone(&self.observer),
+                    settings: Arc::clone(&self.settings),
                 });
             }
             Ok(Err(error)) => describe(&error),

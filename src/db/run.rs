@@ -1,5 +1,6 @@
 //! Running statements: one place that prepares, times, and turns PostgreSQL's errors into ours.
 
+use super::connect::Settings;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use std::future::Future;
 use std::sync::Arc;
@@ -96,6 +97,8 @@ pub trait Run: Sync {
     fn client(&self) -> &impl GenericClient;
     /// Told of every statement.
     fn observer(&self) -> &Observer;
+    /// How the database is reached, to see whether it still is.
+    fn settings(&self) -> &Arc<Settings>;
 
     /// Runs a statement and returns its rows.
     fn rows(
@@ -105,13 +108,13 @@ pub trait Run: Sync {
     ) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send {
         async move {
             let started = Instant::now();
-            let result = async {
+            let result = watched(self.settings(), sql.name, async {
                 let statement = self.client().prepare_cached(sql.text).await?;
                 self.client().query(&statement, params).await
-            }
+            })
             .await;
             self.observer()(sql.name, started.elapsed(), result.is_ok());
-            result.map_err(|e| DbError::of(sql.name, e))
+            result
         }
     }
 
@@ -155,13 +158,41 @@ pub trait Run: Sync {
     ) -> impl Future<Output = Result<u64, DbError>> + Send {
         async move {
             let started = Instant::now();
-            let result = async {
+            let result = watched(self.settings(), sql.name, async {
                 let statement = self.client().prepare_cached(sql.text).await?;
                 self.client().execute(&statement, params).await
-            }
+            })
             .await;
             self.observer()(sql.name, started.elapsed(), result.is_ok());
-            result.map_err(|e| DbError::of(sql.name, e))
+            result
+        }
+    }
+}
+
+/// How long a statement runs before it is asked whether the database is still there, and how long the answer may take.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Waits for a statement for as long as it takes, provided that the database still takes connections: one that hangs keeps the
+/// connections it has open, and whoever had asked something would wait until it woke.
+async fn watched<T>(
+    settings: &Settings,
+    name: &'static str,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DbError> {
+    let mut statement = std::pin::pin!(statement);
+    loop {
+        if let Ok(result) = tokio::time::timeout(LOOK, &mut statement).await {
+            return result.map_err(|e| DbError::of(name, e));
+        }
+        let answers = tokio::time::timeout(LOOK, settings.answers());
+        tokio::select! {
+            biased;
+            result = &mut statement => return result.map_err(|e| DbError::of(name, e)),
+            answers = answers => if !matches!(answers, Ok(true)) {
+                return Err(DbError::Unavailable(format!(
+                    "{name} has no answer, and new connections are not taken either"
+                )));
+            }
         }
     }
 }
@@ -170,6 +201,7 @@ pub trait Run: Sync {
 pub struct Conn {
     pub(super) object: Object,
     pub(super) observer: Observer,
+    pub(super) settings: Arc<Settings>,
 }
 
 impl std::fmt::Debug for Conn {
@@ -186,30 +218,27 @@ impl Conn {
 
     /// Begins a transaction; dropping it rolls back.
     pub async fn begin(&mut self) -> Result<Tx<'_>, DbError> {
-        let tx = self
-            .object
-            .transaction()
-            .await
-            .map_err(|e| DbError::of("begin", e))?;
+        let tx = watched(&self.settings, "begin", self.object.transaction()).await?;
         Ok(Tx {
             tx,
             observer: Arc::clone(&self.observer),
+            settings: Arc::clone(&self.settings),
         })
     }
 
     /// Begins a transaction that sees one state of the database throughout and changes nothing.
     pub async fn begin_read(&mut self) -> Result<Tx<'_>, DbError> {
-        let tx = self
+        let beginning = self
             .object
             .build_transaction()
             .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
             .read_only(true)
-            .start()
-            .await
-            .map_err(|e| DbError::of("begin", e))?;
+            .start();
+        let tx = watched(&self.settings, "begin", beginning).await?;
         Ok(Tx {
             tx,
             observer: Arc::clone(&self.observer),
+            settings: Arc::clone(&self.settings),
         })
     }
 }
@@ -221,12 +250,16 @@ impl Run for Conn {
     fn observer(&self) -> &Observer {
         &self.observer
     }
+    fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
 }
 
 /// A transaction.
 pub struct Tx<'a> {
     tx: Transaction<'a>,
     observer: Observer,
+    settings: Arc<Settings>,
 }
 
 impl std::fmt::Debug for Tx<'_> {
@@ -239,9 +272,9 @@ impl Tx<'_> {
     /// Commits. Only after this may anything be acknowledged.
     pub async fn commit(self) -> Result<(), DbError> {
         let started = Instant::now();
-        let result = self.tx.commit().await;
+        let result = watched(&self.settings, "commit", self.tx.commit()).await;
         (self.observer)("commit", started.elapsed(), result.is_ok());
-        result.map_err(|e| DbError::of("commit", e))
+        result
     }
 }
 
@@ -251,5 +284,8 @@ impl Run for Tx<'_> {
     }
     fn observer(&self) -> &Observer {
         &self.observer
+    }
+    fn settings(&self) -> &Arc<Settings> {
+        &self.settings
     }
 }

@@ -106,7 +106,16 @@ impl Work {
         let place = self.patches.join(&self.bundle.0);
         std::fs::write(&place, &self.bundle.1).unwrap();
         let body = json!({ "remove-originals": true });
-        let started = server.admin("POST", "storage/refresh", body).await?;
+        let started = loop {
+            let started = server
+                .admin("POST", "storage/refresh", body.clone())
+                .await?;
+            // The lock of a server that was killed is free when PostgreSQL has seen that its connection is gone.
+            if started.status != 409 {
+                break started;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         if started.status == 503 {
             return Ok(503);
         }
