@@ -16,6 +16,7 @@ mod model;
 pub mod reference;
 pub mod show;
 mod suggest;
+mod sync;
 mod value;
 mod yaml;
 

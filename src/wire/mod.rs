@@ -13,6 +13,7 @@ pub mod ping;
 pub mod problem;
 pub mod read;
 pub mod status;
+pub mod sync;
 pub mod token;
 
 pub use answer::{Affordances, InfoAnswer, PatchOffer, Reason, RegisterAnswer, UpdatesAnswer};
