@@ -355,6 +355,21 @@ create table deployments (
     report      text not null
 );
 
+-- States that were exported lately, so that the next archive can leave out what an older one brought.
+create table exports (
+    id        bigint generated always as identity primary key,
+    tier      text not null,
+    -- as JSON
+    filter    text not null,
+    version   bigint not null,
+    digest    bytea not null,
+    state     text not null,
+    -- when its manifest was signed
+    issued_at timestamptz not null,
+    actor     text not null,
+    unique (tier, filter, version)
+);
+
 -- Public keys of other deployments whose archives and indexes are believed.
 create table trusted_keys (
     key        text primary key,

@@ -72,8 +72,12 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Connects, migrates if `migrate` says so, loads the snapshot, listens. Nothing listens before all of it went well.
-pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
+/// Connects, migrates if `run_migrations` says so, and loads the snapshot: the parts of a server that does not listen, for commands that
+/// work beside running replicas.
+pub async fn open(
+    config: Config,
+    run_migrations: bool,
+) -> Result<(Arc<Core>, checkin::Writer), StartError> {
     let metrics = Metrics::new();
     let db = Db::new(&config.database, metrics.database_observer()).map_err(StartError::Config)?;
     metrics
@@ -104,8 +108,6 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         config.machine_reports.enabled,
         Arc::clone(&metrics),
     );
-    let stopping = CancellationToken::new();
-    let address = config.server.address;
     let core = Arc::new(Core {
         captures: Captures::load(&db).await?,
         db,
@@ -118,9 +120,17 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
         config,
-        stopping: stopping.clone(),
+        stopping: CancellationToken::new(),
         check_ins,
     });
+    Ok((core, writer))
+}
+
+/// As [`open`], then listens. Nothing listens before all of it went well.
+pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
+    let (core, writer) = open(config, run_migrations).await?;
+    let stopping = core.stopping.clone();
+    let address = core.config.server.address;
     tasks::retention::once(
         &core,
         jiff::Zoned::now()

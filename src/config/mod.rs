@@ -26,4 +26,4 @@ pub use load::{
     DEFAULT_PATH, Effective, LOCATION_VARIABLE, Loaded, Values, load_with, process_environment,
 };
 pub use model::*;
-pub use value::Value;
+pub use value::{Value, parse_bytes};

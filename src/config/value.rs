@@ -241,7 +241,8 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// Reads a number of bytes such as `67108864` or `64MiB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());

@@ -5,6 +5,7 @@
 //! with [`audit::append`] in its own transaction.
 
 pub mod admins;
+pub mod airgap;
 pub mod audit;
 pub mod auth_tokens;
 pub mod captures;
@@ -43,6 +44,7 @@ pub(crate) use statements;
 pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
+        airgap::ALL,
         audit::ALL,
         auth_tokens::ALL,
         captures::ALL,

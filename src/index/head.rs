@@ -156,13 +156,22 @@ impl Refusal {
 
 /// Signs a head with each of these keys. Fails only if openssl or serde does.
 pub fn seal(head: &Head, keys: &[SigningKey]) -> Result<SignedHead, String> {
-    let signed = serde_json::to_string(head).map_err(|e| e.to_string())?;
+    seal_as(CONTEXT, head, keys)
+}
+
+/// Signs a document in a context of its own.
+pub(super) fn seal_as(
+    context: &str,
+    document: &impl Serialize,
+    keys: &[SigningKey],
+) -> Result<SignedHead, String> {
+    let signed = serde_json::to_string(document).map_err(|e| e.to_string())?;
     let signatures = keys
         .iter()
         .map(|key| {
             Ok(KeySignature {
                 key: key.public()?,
-                signature: key.sign(CONTEXT, signed.as_bytes())?,
+                signature: key.sign(context, signed.as_bytes())?,
             })
         })
         .collect::<Result<_, String>>()?;
@@ -177,24 +186,10 @@ pub fn accept(
     known: Option<&Known>,
     now: Timestamp,
 ) -> Result<Head, Refusal> {
-    signed_by_one(sealed, trusted)?;
+    signed_by_one(CONTEXT, sealed, trusted)?;
     let head: Head =
         serde_json::from_str(&sealed.signed).map_err(|e| Refusal::Unreadable(e.to_string()))?;
-    if head.format != FORMAT {
-        return Err(Refusal::Format(head.format));
-    }
-    if head.keys.is_empty() || head.keys.len() > MAX_KEYS {
-        let why = format!("it names {} keys", head.keys.len());
-        return Err(Refusal::Unreadable(why));
-    }
-    if head.bytes > MAX_STATE {
-        return Err(Refusal::TooLong(head.bytes));
-    }
-    if head.issued_at > now + SKEW {
-        return Err(Refusal::FromTheFuture {
-            issued_at: head.issued_at,
-        });
-    }
+    sound(&head, now)?;
     if head.expires_at <= now {
         return Err(Refusal::Expired {
             expires_at: head.expires_at,
@@ -213,13 +208,38 @@ pub fn accept(
     Ok(head)
 }
 
-fn signed_by_one(sealed: &SignedHead, trusted: &[PublicKey]) -> Result<(), Refusal> {
+/// What must hold of every head, whatever came before and however late it is read.
+pub(super) fn sound(head: &Head, now: Timestamp) -> Result<(), Refusal> {
+    if head.format != FORMAT {
+        return Err(Refusal::Format(head.format));
+    }
+    if head.keys.is_empty() || head.keys.len() > MAX_KEYS {
+        let why = format!("it names {} keys", head.keys.len());
+        return Err(Refusal::Unreadable(why));
+    }
+    if head.bytes > MAX_STATE {
+        return Err(Refusal::TooLong(head.bytes));
+    }
+    if head.issued_at > now + SKEW {
+        return Err(Refusal::FromTheFuture {
+            issued_at: head.issued_at,
+        });
+    }
+    Ok(())
+}
+
+/// Whether one of the trusted keys signed this in this context; without any, whether one of the keys it names did.
+pub(super) fn signed_by_one(
+    context: &str,
+    sealed: &SignedHead,
+    trusted: &[PublicKey],
+) -> Result<(), Refusal> {
     let mut altered = None;
     for KeySignature { key, signature } in sealed.signatures.iter().take(MAX_KEYS) {
         if !trusted.is_empty() && !trusted.contains(key) {
             continue;
         }
-        if key.verifies(CONTEXT, sealed.signed.as_bytes(), signature) {
+        if key.verifies(context, sealed.signed.as_bytes(), signature) {
             return Ok(());
         }
         altered = Some(*key);
@@ -244,7 +264,8 @@ fn signed_by_one(sealed: &SignedHead, trusted: &[PublicKey]) -> Result<(), Refus
     })
 }
 
-fn follows(head: &Head, known: &Known) -> Result<(), Refusal> {
+/// Whether a head may come after what was believed before.
+pub(super) fn follows(head: &Head, known: &Known) -> Result<(), Refusal> {
     let got = head.version;
     if head.deployment != known.deployment {
         return Err(Refusal::OtherDeployment {

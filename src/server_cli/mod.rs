@@ -1,8 +1,11 @@
 //! The commands of livepatch-server, one file each.
 
+mod beside;
 pub mod bundle;
 pub mod config;
+mod export;
 mod healthcheck;
+
 mod quickstart;
 mod serve;
 
@@ -37,6 +40,8 @@ enum Command {
     Migrate(serve::MigrateArgs),
     /// Check, show and explain the configuration
     Config(config::ConfigArgs),
+    /// Write an archive for a site without network
+    Export(export::ExportArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
     /// Ask a running server whether it is well; for container and service managers
@@ -55,6 +60,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Config(args) => config::run(args),
+        Command::Export(args) => export::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {

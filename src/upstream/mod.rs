@@ -3,6 +3,9 @@
 //! A driver only lists and opens. Whether what it brings is served is decided by ingest; in which order, when it becomes visible,
 //! and what becomes of what is no longer there, by `service::sync`.
 
+pub mod archive;
+pub mod volume;
+
 use crate::bundle::BundleName;
 use crate::domain::Sha256;
 use crate::index::{IntakeFilter, Known, Refusal, State};

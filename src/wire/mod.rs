@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod archive;
 pub mod client;
 pub mod kernels;
 pub mod legacy;

@@ -1,0 +1,15 @@
+//! The air gap: archives out of a connected site and into an isolated one, and the fleet's status the other way.
+//!
+//! An archive is taken in through the same engine and the same door as everything else; here stands only what is special about
+//! carrying it by hand.
+
+mod changes;
+mod export;
+mod import;
+mod source;
+mod write;
+
+pub use changes::Changes;
+pub use export::{ExportError, ExportOptions, ExportReport, SinceRef, export};
+pub use import::{ImportError, ImportOptions, Opened, everything, open};
+pub use write::{Target, WriteError, Written};
