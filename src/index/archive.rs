@@ -3,16 +3,20 @@
 //! Invariant: manifest, state and list of contents determine every byte of every volume. A reader therefore asks of each byte
 //! whether it is the one expected, and never has to decide what to make of a strange tar file.
 
-use super::head::{Known, Refusal, follows, seal_as, signed_by_one, sound};
+use super::head::{Known, Refusal, SKEW, follows, seal_as, signed_by_one, sound};
 use super::{IntakeFilter, State};
 use crate::domain::{PublicKey, Sha256, SigningKey};
-use crate::wire::archive::{ArchiveManifest, FORMAT, FilterRecord, Part, Since, VolumeRecord};
+use crate::wire::archive::{
+    ArchiveManifest, FORMAT, FilterRecord, FleetStatus, Part, Since, VolumeRecord,
+};
 use crate::wire::sync::{Head, PayloadRecord, SignedHead};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// What manifests are signed as.
 pub const ARCHIVE_CONTEXT: &str = "livepatch-onprem archive 1";
+/// What a fleet's status is signed as.
+pub const STATUS_CONTEXT: &str = "livepatch-onprem fleet status 1";
 /// The longest signed manifest that is read, in bytes.
 pub const MAX_MANIFEST: u64 = 2 << 20;
 /// The most volumes that an archive has.
@@ -157,19 +161,7 @@ pub fn accept_manifest(
     now: Timestamp,
     late: bool,
 ) -> Result<ArchiveManifest, Refusal> {
-    if trusted.is_empty() {
-        let signed_by: Vec<String> = sealed
-            .signatures
-            .iter()
-            .take(16)
-            .map(|signature| signature.key.to_string())
-            .collect();
-        return Err(Refusal::WrongKey {
-            trusted: "none".to_owned(),
-            signed_by: signed_by.join(", "),
-        });
-    }
-    signed_by_one(ARCHIVE_CONTEXT, sealed, trusted)?;
+    signed_by_trusted(ARCHIVE_CONTEXT, sealed, trusted)?;
     let unreadable = |why: String| Refusal::Unreadable(why);
     let manifest: ArchiveManifest =
         serde_json::from_str(&sealed.signed).map_err(|e| unreadable(e.to_string()))?;
@@ -190,6 +182,52 @@ pub fn accept_manifest(
         });
     }
     Ok(manifest)
+}
+
+/// Signs a fleet's status with each of these keys. Fails only if openssl or serde does.
+pub fn seal_status(status: &FleetStatus, keys: &[SigningKey]) -> Result<SignedHead, String> {
+    seal_as(STATUS_CONTEXT, status, keys)
+}
+
+/// Believes a fleet's status or says why not. Without any trusted key, nothing is believed.
+pub fn accept_status(
+    sealed: &SignedHead,
+    trusted: &[PublicKey],
+    now: Timestamp,
+) -> Result<FleetStatus, Refusal> {
+    signed_by_trusted(STATUS_CONTEXT, sealed, trusted)?;
+    let status: FleetStatus =
+        serde_json::from_str(&sealed.signed).map_err(|e| Refusal::Unreadable(e.to_string()))?;
+    if status.format != FORMAT {
+        return Err(Refusal::Format(status.format));
+    }
+    if status.issued_at > now + SKEW {
+        return Err(Refusal::FromTheFuture {
+            issued_at: status.issued_at,
+        });
+    }
+    Ok(status)
+}
+
+/// As [`signed_by_one`], but there is no first contact: without a trusted key nothing is believed.
+fn signed_by_trusted(
+    context: &str,
+    sealed: &SignedHead,
+    trusted: &[PublicKey],
+) -> Result<(), Refusal> {
+    if !trusted.is_empty() {
+        return signed_by_one(context, sealed, trusted);
+    }
+    let signed_by: Vec<String> = sealed
+        .signatures
+        .iter()
+        .take(16)
+        .map(|signature| signature.key.to_string())
+        .collect();
+    Err(Refusal::WrongKey {
+        trusted: "none".to_owned(),
+        signed_by: signed_by.join(", "),
+    })
 }
 
 /// Whether this archive may come after what was taken in before.

@@ -13,7 +13,7 @@ pub const MAX_HEAD: usize = 64 << 10;
 /// The longest state that is read, in bytes: a million payloads.
 pub const MAX_STATE: u64 = 256 << 20;
 /// How far another server's clock may be ahead.
-const SKEW: SignedDuration = SignedDuration::from_mins(10);
+pub(super) const SKEW: SignedDuration = SignedDuration::from_mins(10);
 /// The most versions an index may advance between two looks. A deployment makes one with each change by a person or a payload; a number far
 /// beyond would make every later head look like a rollback.
 const LEAP: u64 = 50_000_000;

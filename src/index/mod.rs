@@ -11,8 +11,9 @@ mod state;
 
 pub use archive::{
     ARCHIVE_CONTEXT, CONTENTS_NAME, END, LayoutError, Load, MAX_MANIFEST, Plan, STATE_NAME,
-    VolumeEntry, accept_manifest, comes_after, entries, leading_entries, manifest_header,
-    manifest_span, plan, read_manifest_header, seal_manifest,
+    STATUS_CONTEXT, VolumeEntry, accept_manifest, accept_status, comes_after, entries,
+    leading_entries, manifest_header, manifest_span, plan, read_manifest_header, seal_manifest,
+    seal_status,
 };
 pub use filter::{IntakeFilter, Skipped};
 pub use head::{CONTEXT, Known, MAX_HEAD, MAX_STATE, Refusal, accept, seal};

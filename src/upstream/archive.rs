@@ -1,18 +1,20 @@
 //! The driver `archive`: an archive that was carried here. Everything in it is verified before the driver exists, and hashed again by
 //! ingest when it is read.
 
-use super::volume::{ArchiveError, Volume, open_volumes};
+use super::volume::{ArchiveError, Volume, open_volume, open_volumes};
 use super::{Body, Listing, Offered, Question, Upstream, UpstreamError};
 use crate::domain::{PublicKey, Sha256};
 use crate::index::{Refusal, State, VolumeEntry, comes_after, entries, leading_entries};
 use crate::wire::archive::ArchiveManifest;
 use crate::wire::sync::Head;
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::io::SeekFrom;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -26,6 +28,7 @@ pub struct Archive {
     files: Vec<PathBuf>,
     places: HashMap<String, Place>,
     accept_old: bool,
+    given: Arc<AtomicU64>,
 }
 
 /// Where a payload lies.
@@ -83,16 +86,17 @@ pub fn open(
         files: volumes.into_iter().map(|volume| volume.path).collect(),
         places,
         accept_old,
+        given: Arc::default(),
     })
 }
 
 /// Manifest and state of an archive, of whose volumes only the first has to be here. Blocks.
 pub fn open_state(
-    path: &std::path::Path,
+    path: &Path,
     trusted: &[PublicKey],
     now: Timestamp,
 ) -> Result<(ArchiveManifest, State), ArchiveError> {
-    let mut first = super::volume::open_volume(path, trusted, now, true)?;
+    let mut first = open_volume(path, trusted, now, true)?;
     if first.number != 1 {
         return Err(ArchiveError::NotAVolume {
             path: path.to_owned(),
@@ -151,9 +155,9 @@ impl Archive {
         self.places.len() as u64
     }
 
-    /// The name of the series that it belongs to: archives of one deployment, tier and filter.
-    pub fn series(&self) -> String {
-        series(&self.manifest)
+    /// Counts the bytes of payloads that were read for intake so far.
+    pub fn given(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.given)
     }
 }
 
@@ -170,7 +174,7 @@ fn series(manifest: &ArchiveManifest) -> String {
 
 impl Upstream for Archive {
     fn name(&self) -> String {
-        self.series()
+        series(&self.manifest)
     }
 
     fn list<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<Listing, UpstreamError>> {
@@ -214,7 +218,12 @@ impl Upstream for Archive {
             file.seek(SeekFrom::Start(place.offset))
                 .await
                 .map_err(local)?;
-            Ok(ReaderStream::with_capacity(file.take(place.size), CHUNK).boxed())
+            let given = Arc::clone(&self.given);
+            let pieces = ReaderStream::with_capacity(file.take(place.size), CHUNK);
+            let counted = pieces.inspect_ok(move |piece| {
+                given.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            });
+            Ok(counted.boxed())
         })
     }
 }

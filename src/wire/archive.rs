@@ -104,7 +104,7 @@ pub struct FleetStatus {
     pub intake: Vec<IntakeRecord>,
     /// Machines, exactly (`1234`) or as a range (`1000-1999`).
     pub machines: String,
-    /// Machines by tier, kernel, state and patch. Empty where only ranges are told.
+    /// Machines by tier, kernel, state and patch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<FleetGroup>,
     /// What is blocked or held there.
@@ -144,8 +144,8 @@ pub struct FleetGroup {
     /// Patch that is applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<PatchVersion>,
-    /// How many.
-    pub machines: u64,
+    /// How many, exactly or as a range.
+    pub machines: String,
     /// When one of them last checked in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<Timestamp>,

@@ -17,6 +17,7 @@ mod admin_samples;
 mod admin_sessions;
 mod admin_throttle;
 mod admin_tokens;
+mod airgap_format;
 mod blob;
 mod blob_cache;
 mod blob_contract;
