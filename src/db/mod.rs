@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod connect;
 pub mod fleet;
 pub mod jobs;
+pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
@@ -22,6 +23,8 @@ pub mod reports;
 pub mod retention;
 mod run;
 pub mod sessions;
+pub mod staged;
+pub mod sync;
 pub mod tiers;
 pub mod tokens;
 pub mod words;
@@ -48,6 +51,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         captures::ALL,
         catalog::ALL,
         jobs::ALL,
+        leader::ALL,
         machines::ALL,
         retention::ALL,
         patches::ALL,
@@ -56,6 +60,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        staged::ALL,
+        sync::ALL,
         tiers::ALL,
         tokens::ALL,
         words::ALL,
