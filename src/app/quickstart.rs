@@ -121,7 +121,8 @@ fn config(options: &Options, postgres: &PrivatePostgres, certificates: Vec<PathB
 fn keep_config(path: &Path, config: &Config) -> anyhow::Result<()> {
     // JSON's strings and lists are YAML's as well.
     let connection = serde_json::to_string(config.database.connection_string.expose())?;
-    let folder = serde_json::to_string(&std::path::absolute(&config.patch_storage.filesystem_path)?)?;
+    let folder =
+        serde_json::to_string(&std::path::absolute(&config.patch_storage.filesystem_path)?)?;
     let mut certificates = Vec::new();
     for certificate in &config.patch_trust.certificates {
         certificates.push(std::path::absolute(certificate)?);
@@ -130,7 +131,10 @@ fn keep_config(path: &Path, config: &Config) -> anyhow::Result<()> {
     let trust = if certificates.is_empty() {
         String::new()
     } else {
-        format!("patch-trust.certificates: {}\n", serde_json::to_string(&certificates)?)
+        format!(
+            "patch-trust.certificates: {}\n",
+            serde_json::to_string(&certificates)?
+        )
     };
     let text = format!(
         "# Written at each start; holds a password. For other commands on this data: livepatch-server export --config FILE ...\n\

@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod connect;
 pub mod fleet;
 pub mod jobs;
+pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
@@ -23,6 +24,8 @@ pub mod reports;
 pub mod retention;
 mod run;
 pub mod sessions;
+pub mod staged;
+pub mod sync;
 pub mod tiers;
 pub mod tokens;
 pub mod words;
@@ -50,6 +53,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         captures::ALL,
         catalog::ALL,
         jobs::ALL,
+        leader::ALL,
         machines::ALL,
         retention::ALL,
         patches::ALL,
@@ -58,6 +62,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        staged::ALL,
+        sync::ALL,
         tiers::ALL,
         tokens::ALL,
         words::ALL,

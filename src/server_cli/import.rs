@@ -12,7 +12,7 @@ use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,9 +78,6 @@ pub(super) struct ImportArgs {
 pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async move {
         let core = core(args.config.as_deref()).await?;
-        if let Some(path) = &args.status {
-            return status(&core, path, &args.key).await;
-        }
         let stopping = core.stopping.clone();
         tokio::spawn(async move {
             // Without signals there is nothing to wait for.
@@ -90,30 +87,6 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         });
         archive(&core, args).await
     })
-}
-
-async fn status(core: &Core, path: &Path, keys: &[PublicKey]) -> anyhow::Result<ExitCode> {
-    let (actor, now) = (actor("import"), Timestamp::now());
-    let told = airgap::import_status(core, &actor, path, keys, now).await;
-    let told = told.map_err(plain)?;
-    println!(
-        "{}: {} machines on {}; `livepatch-admin sync peers` lists it",
-        told.deployment, told.machines, told.issued_at
-    );
-    for group in &told.groups {
-        println!(
-            "  {:>11}  {}  {}  {}  {}",
-            group.machines,
-            group.tier,
-            group.kernel.as_deref().unwrap_or("unknown kernel"),
-            group.state,
-            group.patch.map_or_else(|| "no patch".to_owned(), |p| p.to_string())
-        );
-    }
-    for block in &told.blocks {
-        println!("  {} is stopped there: {}", block.version, block.reason);
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 async fn archive(core: &Arc<Core>, args: ImportArgs) -> anyhow::Result<ExitCode> {
@@ -156,11 +129,7 @@ async fn archive(core: &Arc<Core>, args: ImportArgs) -> anyhow::Result<ExitCode>
 }
 
 /// Takes it in, with a bar that follows the bytes that are read.
-async fn taken(
-    core: &Arc<Core>,
-    opened: &Opened,
-    options: &TakeOptions,
-) -> anyhow::Result<Ended> {
+async fn taken(core: &Arc<Core>, opened: &Opened, options: &TakeOptions) -> anyhow::Result<Ended> {
     let bar = bar("taking in");
     bar.set_length(opened.changes.bytes_new);
     let given = opened.archive.given();
@@ -190,7 +159,11 @@ fn described(opened: &Opened) -> String {
     let manifest = opened.archive.manifest();
     let index = &manifest.index;
     let part = match &manifest.since {
-        Some(since) => format!(", of which it carries {} that came after version {}", opened.archive.carried(), since.version),
+        Some(since) => format!(
+            ", of which it carries {} that came after version {}",
+            opened.archive.carried(),
+            since.version
+        ),
         None => String::new(),
     };
     format!(
@@ -214,13 +187,20 @@ fn told(changes: &Changes) -> String {
         bytes(changes.bytes_new),
         changes.payloads_there
     )];
-    let patches: Vec<String> = changes.patches_new.iter().map(ToString::to_string).collect();
+    let patches: Vec<String> = changes
+        .patches_new
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let names = |tiers: &[crate::domain::TierName]| -> Vec<String> {
         tiers.iter().map(ToString::to_string).collect()
     };
     for (what, items) in [
         ("new patches", &patches),
-        ("not in it any more, to be held here", &changes.payloads_gone),
+        (
+            "not in it any more, to be held here",
+            &changes.payloads_gone,
+        ),
         ("promoted", &changes.promotions_new),
         ("promoted no more", &changes.promotions_gone),
         ("new blocks and holds", &changes.blocks_new),
@@ -256,7 +236,9 @@ fn outcome(ended: &Ended) -> ExitCode {
                 outcome.added, outcome.withdrawn, outcome.quarantined
             );
             if outcome.quarantined > 0 {
-                println!("`livepatch-admin storage quarantine list` says why; everything else is visible.");
+                println!(
+                    "`livepatch-admin storage quarantine list` says why; everything else is visible."
+                );
             }
             ExitCode::SUCCESS
         }

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod config;
 mod export;
 mod healthcheck;
+mod import;
 
 mod quickstart;
 mod serve;
@@ -42,6 +43,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Write an archive for a site without network
     Export(export::ExportArgs),
+    /// Take in an archive that was carried here
+    Import(import::ImportArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
     /// Ask a running server whether it is well; for container and service managers
@@ -61,6 +64,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => serve::migrate(args),
         Command::Config(args) => config::run(args),
         Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {

@@ -29,6 +29,7 @@ pub mod quarantine;
 pub mod reports;
 mod snapshots;
 pub mod storage;
+pub mod sync;
 pub mod text;
 pub mod tiers;
 

@@ -4,7 +4,12 @@
 //! and what becomes of what is no longer there, by `service::sync`.
 
 pub mod archive;
+mod build;
+mod directory;
 pub mod volume;
+
+pub use build::build;
+pub use directory::Directory;
 
 use crate::bundle::BundleName;
 use crate::domain::Sha256;

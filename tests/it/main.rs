@@ -51,6 +51,7 @@ mod promotion;
 mod quickstart;
 mod storage;
 mod support;
+mod sync;
 mod telemetry;
 mod tiers;
 mod wire;

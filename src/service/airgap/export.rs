@@ -106,7 +106,7 @@ pub async fn export(
         None => first_tier(core)?,
     };
     let keys = source::signing_keys(core).await?;
-    let (version, whole) = source::state(core, &tier).await?;
+    let (version, whole) = source::state(core, Some(&tier)).await?;
     let state = narrow(&whole, &options.filter)?;
     let text = state.text();
     let filter = FilterRecord::from(&options.filter);

@@ -7,9 +7,11 @@ mod changes;
 mod export;
 mod import;
 mod source;
+mod take;
 mod write;
 
 pub use changes::Changes;
 pub use export::{ExportError, ExportOptions, ExportReport, SinceRef, export};
 pub use import::{ImportError, ImportOptions, Opened, everything, open};
+pub use take::{TakeOptions, take};
 pub use write::{Target, WriteError, Written};

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 pub(super) async fn deployment(core: &Core) -> Result<Uuid, ServiceError> {
     let conn = core.db.conn().await?;
-    let bytes = server_key(&conn, "deployment", Uuid::new_v4().as_bytes()).await?;
+    let bytes = server_key(&conn, "sync-deployment", Uuid::new_v4().as_bytes()).await?;
     Uuid::from_slice(&bytes).map_err(|e| ServiceError::Internal(e.to_string()))
 }
 
@@ -32,12 +32,18 @@ pub(super) async fn trusted_keys(core: &Core) -> Result<Vec<PublicKey>, ServiceE
 }
 
 /// The state of a tier and its version.
-pub(super) async fn state(core: &Core, tier: &TierName) -> Result<(u64, State), ServiceError> {
+pub(super) async fn state(
+    core: &Core,
+    tier: Option<&TierName>,
+) -> Result<(u64, State), ServiceError> {
     let snapshot = core.snapshots.get_full();
     let catalog = &snapshot.catalog;
-    let place = catalog
-        .tier_named(tier)
-        .ok_or_else(|| ServiceError::not_found("tier", tier))?;
+    let place = match tier {
+        None => 0,
+        Some(tier) => catalog
+            .tier_named(tier)
+            .ok_or_else(|| ServiceError::not_found("tier", tier))?,
+    };
     let mut records = Vec::new();
     for payload in catalog.payloads() {
         if payload.reach.is_some_and(|reach| reach >= place) {

@@ -13,6 +13,7 @@ mod patches;
 mod payloads;
 mod reports;
 mod sessions;
+mod sync;
 mod tiers;
 mod tokens;
 
@@ -39,6 +40,12 @@ pub use reports::{
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
     Session, WhoAmI,
+};
+pub use sync::{
+    FilterChange, FilterSide, PromotionGone, SyncConfirm, SyncFilter, SyncFilters,
+    SyncFiltersQuery, SyncIndex, SyncItem, SyncItemResult, SyncLeader, SyncOutcome, SyncPending,
+    SyncPhase, SyncProgress, SyncReport, SyncRun, SyncShrink, SyncSkipped, SyncState, SyncStatus,
+    TierGone, TiersPreview,
 };
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};

@@ -1,0 +1,22 @@
+//! Makes the upstream that the configuration names.
+
+use super::directory::Directory;
+use super::{Upstream, UpstreamError};
+use crate::config::{PatchSync, SyncDriver};
+use std::sync::Arc;
+
+/// The upstream of `patch-sync.*`.
+pub fn build(config: &PatchSync) -> Result<Arc<dyn Upstream>, UpstreamError> {
+    match config.driver {
+        SyncDriver::Directory => {
+            let folder = config.directory.as_deref().ok_or_else(|| {
+                UpstreamError::Local("patch-sync.directory names no folder".to_owned())
+            })?;
+            Ok(Arc::new(Directory::new(folder)))
+        }
+        SyncDriver::Peer | SyncDriver::Downloader => Err(UpstreamError::Local(format!(
+            "patch-sync.driver {} is not part of this build",
+            config.driver.as_str()
+        ))),
+    }
+}
