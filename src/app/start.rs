@@ -11,6 +11,7 @@ use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
+use crate::service::peer::Indexes;
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
@@ -117,6 +118,7 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         machine_key,
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
+        indexes: Indexes::default(),
         config,
         stopping: stopping.clone(),
         check_ins,

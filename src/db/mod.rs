@@ -10,6 +10,7 @@ pub mod auth_tokens;
 pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod deployments;
 pub mod fleet;
 pub mod jobs;
 pub mod listen;
@@ -22,8 +23,10 @@ pub mod reports;
 pub mod retention;
 mod run;
 pub mod sessions;
+pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
+pub mod trusted_keys;
 pub mod words;
 
 pub use connect::Db;
@@ -47,6 +50,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         auth_tokens::ALL,
         captures::ALL,
         catalog::ALL,
+        deployments::ALL,
         jobs::ALL,
         machines::ALL,
         retention::ALL,
@@ -56,8 +60,10 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        sync_tokens::ALL,
         tiers::ALL,
         tokens::ALL,
+        trusted_keys::ALL,
         words::ALL,
     ]
     .concat()

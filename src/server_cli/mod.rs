@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod config;
 mod healthcheck;
+mod keys;
 mod quickstart;
 mod serve;
 
@@ -37,6 +38,8 @@ enum Command {
     Migrate(serve::MigrateArgs),
     /// Check, show and explain the configuration
     Config(config::ConfigArgs),
+    /// The keys that this deployment signs with, and those of others that it believes
+    Keys(keys::KeysArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
     /// Ask a running server whether it is well; for container and service managers
@@ -55,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Config(args) => config::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {

@@ -2,7 +2,7 @@
 
 use super::{
     admins, audit, captures, jobs, machines, patches, payloads, quarantine, reports, sessions,
-    storage, tiers, tokens,
+    storage, sync_tokens, tiers, tokens,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -40,6 +40,7 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(jobs::routes())
         .merge(admins::routes())
         .merge(tokens::routes())
+        .merge(sync_tokens::routes())
         .merge(machines::routes())
         .merge(reports::routes())
         .merge(audit::routes())

@@ -13,6 +13,7 @@ mod patches;
 mod payloads;
 mod reports;
 mod sessions;
+mod sync_tokens;
 mod tiers;
 mod tokens;
 
@@ -40,6 +41,7 @@ pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
     Session, WhoAmI,
 };
+pub use sync_tokens::{PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
 
