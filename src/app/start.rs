@@ -11,6 +11,7 @@ use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
+use crate::service::peer::Indexes;
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
@@ -119,6 +120,7 @@ pub async fn open(
         machine_key,
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
+        indexes: Indexes::default(),
         config,
         stopping: CancellationToken::new(),
         check_ins,

@@ -16,6 +16,7 @@ statements! {
     SELECT_EXPORT_VERSIONS = "select version from exports where tier = $1 and filter = $2 order by version desc";
     SELECT_KNOWN_LIKE = "select name, known from sync_upstreams where starts_with(name, $1) and known is not null order by name";
     SELECT_UPSTREAM_STATE = "select known, state from sync_upstreams where name = $1";
+    SELECT_DEPLOYMENT_REPORT = "select report from deployments where id = $1 for update";
     SELECT_PRESENT = "select filename, sha256 from payloads where filename = any($1) and damaged is null and staged is null";
     SELECT_SET_ASIDE = "select filename, sha256 from quarantine where filename = any($1)";
     COUNT_FLEET_GROUPS = "select t.name, k.text, m.architecture, m.state, m.patch, count(*), max(m.last_check)
@@ -121,6 +122,12 @@ pub async fn upstream(
 ) -> Result<Option<(Option<String>, String)>, DbError> {
     let row = run.opt(&SELECT_UPSTREAM_STATE, &[&name]).await?;
     Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// The last report of a deployment, which nobody else replaces until the transaction ends.
+pub async fn deployment(run: &impl Run, id: &str) -> Result<Option<String>, DbError> {
+    let row = run.opt(&SELECT_DEPLOYMENT_REPORT, &[&id]).await?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 /// Which of these payloads can be served, with their contents.

@@ -11,6 +11,7 @@ pub mod auth_tokens;
 pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod deployments;
 pub mod fleet;
 pub mod jobs;
 pub mod leader;
@@ -26,8 +27,10 @@ mod run;
 pub mod sessions;
 pub mod staged;
 pub mod sync;
+pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
+pub mod trusted_keys;
 pub mod words;
 
 pub use connect::Db;
@@ -52,6 +55,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         auth_tokens::ALL,
         captures::ALL,
         catalog::ALL,
+        deployments::ALL,
         jobs::ALL,
         leader::ALL,
         machines::ALL,
@@ -64,8 +68,10 @@ pub fn all_statements() -> Vec<&'static Sql> {
         sessions::ALL,
         staged::ALL,
         sync::ALL,
+        sync_tokens::ALL,
         tiers::ALL,
         tokens::ALL,
+        trusted_keys::ALL,
         words::ALL,
     ]
     .concat()

@@ -10,6 +10,7 @@ mod machine;
 mod observe;
 mod ops;
 mod patches;
+mod peer;
 pub mod serve;
 
 use crate::service::Core;
@@ -20,6 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 /// The router of all surfaces.
 pub fn router(core: Arc<Core>) -> Router {
+    let governor = governor::Governor::new(&core);
     let machines = Router::new()
         .merge(client::routes())
         .merge(legacy::routes())
@@ -28,10 +30,9 @@ pub fn router(core: Arc<Core>) -> Router {
             Arc::clone(&core),
             capture::capture,
         ))
-        .layer(middleware::from_fn_with_state(
-            governor::Governor::new(&core),
-            governor::govern,
-        ));
+        // Other servers stand in the same line, but captures are of machines.
+        .merge(peer::routes())
+        .layer(middleware::from_fn_with_state(governor, governor::govern));
     Router::new()
         .merge(machines)
         .merge(ops::routes())

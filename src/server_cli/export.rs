@@ -5,10 +5,11 @@ use super::serve::runtime;
 use crate::cli::output::{bytes, count};
 use crate::domain::{Architecture, MinimumKernel, TierName};
 use crate::index::IntakeFilter;
+use crate::service::Core;
 use crate::service::airgap::{self, ExportOptions, ExportReport, SinceRef};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const EXAMPLES: &str = "\
@@ -40,13 +41,16 @@ pub(super) struct ExportArgs {
     /// The file to write, or a folder in which it is called livepatch-TIER-VERSION.tar
     #[arg(short = 'o', long, value_name = "FILE|DIR")]
     output: PathBuf,
+    /// Write how the fleet fares instead, to be carried to where patches come from
+    #[arg(long, conflicts_with_all = ["tier", "since", "volume_size", "architecture", "flavour", "minimum_kernel", "kernel_prefix"])]
+    status: bool,
     /// Only payloads that have reached this tier, with the tiers after it; without it the first tier, which has all
     #[arg(long, value_name = "TIER")]
     tier: Option<TierName>,
     /// Leave out the payloads that an older archive carried: its first volume, or the version of its index
     #[arg(long, value_name = "ARCHIVE|VERSION", value_parser = since)]
     since: Option<SinceRef>,
-    /// The most bytes of a volume, such as 4000MiB or 4.7GB as 4700MB; without it there is one file
+    /// The most bytes of a volume, such as 4000MiB or 4700MB; without it there is one file
     #[arg(long, value_name = "SIZE", value_parser = size)]
     volume_size: Option<u64>,
     /// How long it may be imported
@@ -79,6 +83,9 @@ fn since(text: &str) -> Result<SinceRef, std::convert::Infallible> {
 pub(super) fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async move {
         let core = core(args.config.as_deref()).await?;
+        if args.status {
+            return status(&core, &args.output).await;
+        }
         let options = ExportOptions {
             output: args.output,
             tier: args.tier,
@@ -105,6 +112,23 @@ pub(super) fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {
         println!("{}", told(&result.map_err(plain)?));
         Ok(ExitCode::SUCCESS)
     })
+}
+
+async fn status(core: &Core, path: &Path) -> anyhow::Result<ExitCode> {
+    let (actor, now) = (actor("export"), Timestamp::now());
+    let status = airgap::export_status(core, &actor, path, now).await;
+    let status = status.map_err(plain)?;
+    println!(
+        "{}: {} machines of {}, in {} groups; to be taken in with `livepatch-server import --status`",
+        path.display(),
+        status.machines,
+        status.deployment,
+        status.groups.len()
+    );
+    if status.machine_reports.is_empty() {
+        println!("Single machines are not in it (patch-sync.send-machine-reports is off).");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn told(report: &ExportReport) -> String {

@@ -12,7 +12,7 @@ use anyhow::bail;
 use clap::Args;
 use jiff::Timestamp;
 use std::io::{BufRead as _, IsTerminal as _, Write as _, stderr, stdin};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -78,6 +78,9 @@ pub(super) struct ImportArgs {
 pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
     runtime()?.block_on(async move {
         let core = core(args.config.as_deref()).await?;
+        if let Some(path) = &args.status {
+            return status(&core, path, &args.key).await;
+        }
         let stopping = core.stopping.clone();
         tokio::spawn(async move {
             // Without signals there is nothing to wait for.
@@ -87,6 +90,32 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         });
         archive(&core, args).await
     })
+}
+
+async fn status(core: &Core, path: &Path, keys: &[PublicKey]) -> anyhow::Result<ExitCode> {
+    let (actor, now) = (actor("import"), Timestamp::now());
+    let told = airgap::import_status(core, &actor, path, keys, now).await;
+    let told = told.map_err(plain)?;
+    println!(
+        "{}: {} machines on {}; `livepatch-admin sync peers` lists it",
+        told.deployment, told.machines, told.issued_at
+    );
+    for group in &told.groups {
+        println!(
+            "  {:>11}  {}  {}  {}  {}",
+            group.machines,
+            group.tier,
+            group.kernel.as_deref().unwrap_or("unknown kernel"),
+            group.state,
+            group
+                .patch
+                .map_or_else(|| "no patch".to_owned(), |p| p.to_string())
+        );
+    }
+    for block in &told.blocks {
+        println!("  {} is stopped there: {}", block.version, block.reason);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn archive(core: &Arc<Core>, args: ImportArgs) -> anyhow::Result<ExitCode> {

@@ -6,7 +6,7 @@ pub mod config;
 mod export;
 mod healthcheck;
 mod import;
-
+mod keys;
 mod quickstart;
 mod serve;
 
@@ -45,6 +45,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Take in an archive that was carried here
     Import(import::ImportArgs),
+    /// The keys that this deployment signs with, and those of others that it believes
+    Keys(keys::KeysArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
     /// Ask a running server whether it is well; for container and service managers
@@ -65,6 +67,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Config(args) => config::run(args),
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {

@@ -23,6 +23,7 @@ pub mod masking;
 pub mod paging;
 pub mod passwords;
 pub mod patches;
+pub mod peer;
 mod preview;
 pub mod promotions;
 pub mod quarantine;

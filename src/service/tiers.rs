@@ -360,12 +360,12 @@ async fn try_delete(
 /// Refuses to make anything homeless.
 async fn refuse_use(tx: &Tx<'_>, name: &TierName, id: i32) -> Result<(), Failure> {
     let usage = rows::usage(tx, id).await?;
-    if usage.machines + usage.overrides + usage.auth_tokens == 0 {
+    if usage.machines + usage.overrides + usage.auth_tokens + usage.sync_tokens == 0 {
         return Ok(());
     }
     Err(Failure::Refused(ServiceError::Conflict(format!(
-        "tier {name} is used by {} machines, {} machines that were moved into it and {} auth tokens; \
+        "tier {name} is used by {} machines, {} machines that were moved into it, {} auth tokens and {} sync tokens; \
          say with `move-to` which tier they go to",
-        usage.machines, usage.overrides, usage.auth_tokens
+        usage.machines, usage.overrides, usage.auth_tokens, usage.sync_tokens
     ))))
 }

@@ -6,10 +6,13 @@
 pub mod archive;
 mod build;
 mod directory;
+pub mod http;
+mod peer;
 pub mod volume;
 
 pub use build::build;
 pub use directory::Directory;
+pub use peer::Peer;
 
 use crate::bundle::BundleName;
 use crate::domain::Sha256;

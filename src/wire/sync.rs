@@ -12,6 +12,11 @@ use uuid::Uuid;
 /// The version of these shapes. A reader refuses any other.
 pub const FORMAT: u32 = 1;
 
+/// Content type of a whole state.
+pub const WHOLE: &str = "application/vnd.livepatch-onprem.state";
+/// Content type of the difference between two states.
+pub const DIFFERENCE: &str = "application/vnd.livepatch-onprem.state-difference";
+
 /// The head of an index: what state there is, since when and until when it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

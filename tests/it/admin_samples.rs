@@ -132,6 +132,22 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "auth-token.revoke",
     ),
+    read("sync-tokens.list", "/sync-tokens"),
+    change(
+        "sync-tokens.create",
+        ("POST", "/sync-tokens"),
+        Some(r#"{"name":"berlin","tier":"beta","valid-until":"2999-01-01T00:00:00Z"}"#),
+        Role::Operator,
+        "sync-token.create",
+    ),
+    change(
+        "sync-tokens.revoke",
+        ("DELETE", "/sync-tokens/berlin"),
+        None,
+        Role::Operator,
+        "sync-token.revoke",
+    ),
+    read("sync-peers.list", "/sync-peers"),
     read("machines.list", "/machines?state=applied"),
     read(
         "machines.show",

@@ -18,6 +18,7 @@ mod reports;
 mod sessions;
 mod storage;
 mod sync;
+mod sync_tokens;
 mod tiers;
 mod tokens;
 

@@ -101,12 +101,8 @@ pub async fn export(
     now: Timestamp,
     mut wrote: impl FnMut(u64, u64),
 ) -> Result<ExportReport, ExportError> {
-    let tier = match &options.tier {
-        Some(tier) => tier.clone(),
-        None => first_tier(core)?,
-    };
     let keys = source::signing_keys(core).await?;
-    let (version, whole) = source::state(core, Some(&tier)).await?;
+    let (version, tier, whole) = source::state(core, options.tier.as_ref()).await?;
     let state = narrow(&whole, &options.filter)?;
     let text = state.text();
     let filter = FilterRecord::from(&options.filter);
@@ -175,13 +171,6 @@ pub async fn export(
         manifest: plan.manifest,
         volumes,
     })
-}
-
-fn first_tier(core: &Core) -> Result<TierName, ServiceError> {
-    let snapshot = core.snapshots.get_full();
-    let first = snapshot.catalog.tiers().first();
-    let first = first.ok_or_else(|| ServiceError::Internal("there is no tier".to_owned()))?;
-    Ok(first.name.clone())
 }
 
 /// A state with only the payloads that the filter admits; everything else stays.

@@ -7,11 +7,13 @@ mod changes;
 mod export;
 mod import;
 mod source;
+mod status;
 mod take;
 mod write;
 
 pub use changes::Changes;
 pub use export::{ExportError, ExportOptions, ExportReport, SinceRef, export};
 pub use import::{ImportError, ImportOptions, Opened, everything, open};
+pub use status::{StatusError, export_status, import_status};
 pub use take::{TakeOptions, take};
 pub use write::{Target, WriteError, Written};

@@ -100,7 +100,7 @@ async fn status(core: &Core, now: Timestamp) -> Result<FleetStatus, ServiceError
         }
     }
     drop(conn);
-    let (_, state) = source::state(core, None).await?;
+    let (_, _, state) = source::state(core, None).await?;
     let blocks = state.records().filter_map(|record| match record {
         Record::Block(block) => Some(block),
         _ => None,
@@ -186,11 +186,15 @@ pub async fn import_status(
     let deployment = &status.deployment;
     text::name("deployment", deployment, MAX_ID)?;
     let counts = status.groups.iter().map(|group| &group.machines);
-    if !counts.chain([&status.machines]).all(|count| is_count(count)) {
+    if !counts
+        .chain([&status.machines])
+        .all(|count| is_count(count))
+    {
         let why = "machines must be a number such as 1234 or a range such as 1000-1999".to_owned();
         return Err(ServiceError::Invalid(why).into());
     }
-    let whole = serde_json::to_string(&status).map_err(|e| ServiceError::Internal(e.to_string()))?;
+    let whole =
+        serde_json::to_string(&status).map_err(|e| ServiceError::Internal(e.to_string()))?;
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     if let Some(kept) = rows::deployment(&tx, deployment).await?
@@ -226,7 +230,9 @@ fn read(path: &Path, trusted: &[PublicKey], now: Timestamp) -> Result<FleetStatu
         refusal,
     };
     if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(refused(Refusal::Unreadable("it is not a plain file".to_owned())));
+        return Err(refused(Refusal::Unreadable(
+            "it is not a plain file".to_owned(),
+        )));
     }
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(unreadable)?;
@@ -238,7 +244,7 @@ fn read(path: &Path, trusted: &[PublicKey], now: Timestamp) -> Result<FleetStatu
             path: path.to_owned(),
         });
     }
-    let sealed: SignedHead = serde_json::from_slice(&bytes)
-        .map_err(|e| refused(Refusal::Unreadable(e.to_string())))?;
+    let sealed: SignedHead =
+        serde_json::from_slice(&bytes).map_err(|e| refused(Refusal::Unreadable(e.to_string())))?;
     accept_status(&sealed, trusted, now).map_err(refused)
 }

@@ -14,6 +14,7 @@ mod payloads;
 mod reports;
 mod sessions;
 mod sync;
+mod sync_tokens;
 mod tiers;
 mod tokens;
 
@@ -47,6 +48,7 @@ pub use sync::{
     SyncPhase, SyncProgress, SyncReport, SyncRun, SyncShrink, SyncSkipped, SyncState, SyncStatus,
     TierGone, TiersPreview,
 };
+pub use sync_tokens::{PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
 

@@ -19,6 +19,7 @@ use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::checkin;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
+use livepatch_onprem::service::peer::Indexes;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
 use livepatch_onprem::telemetry::Metrics;
 use serde_json::Value;
@@ -131,6 +132,7 @@ impl TestAdmin {
             cache: PatchCache::new(&config.patch_cache, store.clone()),
             gate: Gate::new(&config.ingest),
             jobs: Runner::new(),
+            indexes: Indexes::default(),
             metrics: Metrics::new(),
             store,
             trust: Some(trust),

@@ -16,6 +16,7 @@ use livepatch_onprem::service::Snapshots;
 use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
+use livepatch_onprem::service::peer::Indexes;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         metrics: Arc::clone(&core.metrics),
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
+        indexes: Indexes::default(),
         captures: Captures::default(),
         machine_key: core.machine_key.clone(),
         check_ins: core.check_ins.clone(),

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod db;
+pub mod front;
 pub mod intake;
 pub mod kmod;
 pub mod s3;
