@@ -50,7 +50,7 @@ pub enum LayoutError {
     LongName(String),
     /// Something does not fit into a volume.
     #[error(
-        "{what} needs {needs} bytes, more than a volume of {limit} has room for; give --volume-size at least {needs}"
+        "{what} does not fit: a volume with it has {needs} bytes, but may have {limit}; give --volume-size at least {needs}"
     )]
     TooBig {
         /// What.
@@ -312,9 +312,9 @@ pub fn plan(
     let mut reserve = size(&manifest)?;
     loop {
         let room = load.limit.map(|limit| limit.saturating_sub(reserve + END));
-        let volumes = cut(&entries, room, |entry| LayoutError::TooBig {
+        let volumes = cut(&entries, room, |entry, spans| LayoutError::TooBig {
             what: entry.name().to_owned(),
-            needs: entry.span() + reserve + END,
+            needs: spans + reserve + END,
             limit: load.limit.unwrap_or(u64::MAX),
         })?;
         manifest.volumes = volumes.iter().map(|entries| record(entries)).collect();
@@ -340,7 +340,7 @@ fn record(entries: &[VolumeEntry]) -> VolumeRecord {
 fn cut(
     entries: &[VolumeEntry],
     room: Option<u64>,
-    too_big: impl Fn(&VolumeEntry) -> LayoutError,
+    too_big: impl Fn(&VolumeEntry, u64) -> LayoutError,
 ) -> Result<Vec<Vec<VolumeEntry>>, LayoutError> {
     let mut volumes = vec![Vec::new()];
     let mut used = 0;
@@ -349,13 +349,13 @@ fn cut(
         // State and list belong into the first volume, whatever comes behind them.
         let full = room.is_some_and(|room| used + span > room);
         if full && (used == 0 || at < 2) {
-            return Err(too_big(entry));
+            return Err(too_big(entry, used + span));
         }
         if full {
             volumes.push(Vec::new());
             used = 0;
             if room.is_some_and(|room| span > room) {
-                return Err(too_big(entry));
+                return Err(too_big(entry, span));
             }
         }
         if let Some(volume) = volumes.last_mut() {

@@ -17,6 +17,8 @@ mod admin_samples;
 mod admin_sessions;
 mod admin_throttle;
 mod admin_tokens;
+mod airgap;
+mod airgap_faults;
 mod airgap_format;
 mod blob;
 mod blob_cache;

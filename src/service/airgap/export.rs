@@ -19,7 +19,7 @@ use crate::upstream::volume::ArchiveError;
 use crate::wire::archive::{ArchiveManifest, FilterRecord, Since};
 use crate::wire::sync::{Head, Record, SignedHead};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -101,6 +101,8 @@ pub async fn export(
     now: Timestamp,
     mut wrote: impl FnMut(u64, u64),
 ) -> Result<ExportReport, ExportError> {
+    // The database keeps microseconds; whole seconds are the same wherever they were.
+    let now = now.round(Unit::Second).unwrap_or(now);
     let keys = source::signing_keys(core).await?;
     let (version, tier, whole) = source::state(core, options.tier.as_ref()).await?;
     let state = narrow(&whole, &options.filter)?;

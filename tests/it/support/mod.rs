@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub mod admin;
+pub mod airgap;
 pub mod db;
 pub mod front;
 pub mod intake;
