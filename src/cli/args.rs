@@ -3,7 +3,7 @@
 use super::client::parse_url;
 use super::output::Format;
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, tier, token,
+    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, tier, token,
 };
 use crate::domain::{Architecture, KernelVersion, Scope};
 use crate::wire::admin::WireScope;
@@ -102,6 +102,9 @@ pub enum Command {
     /// What lies in the storage
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// What comes from upstream: fetch, see, confirm
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// Machines: see, move, revoke, forget
     #[command(subcommand)]
     Machine(machine::MachineCommand),

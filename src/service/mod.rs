@@ -24,6 +24,7 @@ pub mod passwords;
 pub mod patches;
 mod preview;
 pub mod promotions;
+mod prune;
 pub mod quarantine;
 pub mod reports;
 mod snapshots;
