@@ -300,6 +300,8 @@ create table sync_upstreams (
     pending      text,
     pending_digest bytea,
     confirmed_digest bytea,
+    -- whether tiers and promotions were taken over from it once, after a person confirmed it
+    mirrored     boolean not null default false,
     succeeded_at timestamptz
 );
 

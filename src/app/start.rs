@@ -149,6 +149,11 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
     let tasks = vec![
         tokio::spawn(tasks::follow::follow(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::retention::run(Arc::clone(&core), stopping.clone())),
+        tokio::spawn(tasks::leader::run(
+            Arc::clone(&core),
+            format!("{}:{address}", std::process::id()),
+            stopping.clone(),
+        )),
     ];
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), storage = core.store.place(), "serving");
     Ok(Running {

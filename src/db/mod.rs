@@ -13,6 +13,7 @@ pub mod connect;
 pub mod deployments;
 pub mod fleet;
 pub mod jobs;
+pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
@@ -23,6 +24,8 @@ pub mod reports;
 pub mod retention;
 mod run;
 pub mod sessions;
+pub mod staged;
+pub mod sync;
 pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
@@ -52,6 +55,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         catalog::ALL,
         deployments::ALL,
         jobs::ALL,
+        leader::ALL,
         machines::ALL,
         retention::ALL,
         patches::ALL,
@@ -60,6 +64,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        staged::ALL,
+        sync::ALL,
         sync_tokens::ALL,
         tiers::ALL,
         tokens::ALL,

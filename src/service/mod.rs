@@ -25,10 +25,12 @@ pub mod patches;
 pub mod peer;
 mod preview;
 pub mod promotions;
+mod prune;
 pub mod quarantine;
 pub mod reports;
 mod snapshots;
 pub mod storage;
+pub mod sync;
 pub mod text;
 pub mod tiers;
 

@@ -7,6 +7,7 @@
 //! A new tier gets what has reached the tiers behind it.
 
 use super::promotions::{Reach, reaches};
+use super::sync::locked_tiers;
 use super::{Core, ServiceError};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
@@ -87,6 +88,7 @@ pub async fn create(
     request: &TierCreate,
 ) -> Result<Tier, ServiceError> {
     both(request.before.as_ref(), request.after.as_ref())?;
+    locked_tiers(core)?;
     let seq = {
         let mut conn = core.db.conn().await?;
         let tx = conn.begin().await?;
@@ -136,6 +138,7 @@ pub async fn change(
             "nothing to change: give `name`, `before` or `after`".to_owned(),
         ));
     }
+    locked_tiers(core)?;
     let new_name = request.name.as_ref().unwrap_or(name);
     let seq = {
         let mut conn = core.db.conn().await?;
@@ -249,6 +252,7 @@ pub async fn delete(
     name: &TierName,
     move_to: Option<&TierName>,
 ) -> Result<TierDeleted, ServiceError> {
+    locked_tiers(core)?;
     let mut attempt = 1;
     let (deleted, seq) = loop {
         match try_delete(core, actor, name, move_to).await {

@@ -1,4 +1,6 @@
-//! Work that runs beside requests: following changes, and retention.
+//! Work that runs beside requests: following changes, retention, leading, and what a leader does.
 
 pub mod follow;
+pub mod leader;
 pub mod retention;
+pub mod sync;

@@ -61,3 +61,15 @@ labels! {
         Object => "object",
     }
 }
+
+labels! {
+    /// How a run of sync ended.
+    SyncEnd {
+        /// Everything is visible.
+        Done => "done",
+        /// Something went wrong.
+        Failed => "failed",
+        /// A person must confirm.
+        Waiting => "waiting",
+    }
+}

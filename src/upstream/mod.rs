@@ -3,6 +3,11 @@
 //! A driver only lists and opens. Whether what it brings is served is decided by ingest; in which order, when it becomes visible,
 //! and what becomes of what is no longer there, by `service::sync`.
 
+mod build;
+mod directory;
+
+pub use build::build;
+pub use directory::Directory;
 pub mod http;
 mod peer;
 

@@ -17,6 +17,7 @@ mod quarantine;
 mod reports;
 mod sessions;
 mod storage;
+mod sync;
 mod sync_tokens;
 mod tiers;
 mod tokens;

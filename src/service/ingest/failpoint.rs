@@ -19,6 +19,16 @@ pub const FAILPOINTS: &[&str] = &[
     "refresh-before-removal",
 ];
 
+/// Places in the work of a sync and of a pruning.
+pub const SYNC_FAILPOINTS: &[&str] = &[
+    "stage-before-commit",
+    "stage-after-commit",
+    "publish-before-commit",
+    "publish-after-commit",
+    "prune-after-hiding",
+    "prune-after-object",
+];
+
 /// The variable that names the place.
 pub const VARIABLE: &str = "LIVEPATCH_FAILPOINT";
 
@@ -27,7 +37,8 @@ pub const VARIABLE: &str = "LIVEPATCH_FAILPOINT";
 pub(in crate::service) fn failpoint(name: &'static str) {
     use std::sync::LazyLock;
     static CHOSEN: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(VARIABLE).ok());
-    debug_assert!(FAILPOINTS.contains(&name), "{name} is not listed");
+    let listed = FAILPOINTS.contains(&name) || SYNC_FAILPOINTS.contains(&name);
+    debug_assert!(listed, "{name} is not listed");
     if CHOSEN.as_deref() == Some(name) {
         tracing::error!(name, "failpoint reached");
         std::process::abort();

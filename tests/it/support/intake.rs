@@ -152,6 +152,7 @@ impl TestAdmin {
                 obsolete: false,
                 source: "test",
                 added_by: "test",
+                staged: None,
             };
             payloads::insert(&conn, &row).await.unwrap().unwrap();
             if new {
