@@ -3,8 +3,8 @@
 use super::client::parse_url;
 use super::output::Format;
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, sync_tokens, tier,
-    token,
+    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
+    tier, token,
 };
 use crate::domain::{Architecture, KernelVersion, Scope};
 use crate::wire::admin::WireScope;
@@ -106,6 +106,9 @@ pub enum Command {
     /// What lies in the storage
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// What comes from upstream: fetch, see, confirm
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// Machines: see, move, revoke, forget
     #[command(subcommand)]
     Machine(machine::MachineCommand),

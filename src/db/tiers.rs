@@ -25,7 +25,7 @@ statements! {
         (select count(*) from machine_overrides where tier_id = $1),
         (select count(*) from auth_tokens where tier_id = $1 and revoked_at is null),
         (select count(*) from sync_tokens where tier_id = $1 and revoked_at is null)";
-    MOVE_SYNC_TOKENS = "update sync_tokens set tier_id = $2 where tier_id = $1";
+    MOVE_TIER_SYNC_TOKENS = "update sync_tokens set tier_id = $2 where tier_id = $1";
     MOVE_MACHINES = "update machines set tier_id = $2 where tier_id = $1";
     MOVE_OVERRIDES = "update machine_overrides set tier_id = $2 where tier_id = $1";
     MOVE_AUTH_TOKENS = "with moved as (update auth_tokens set tier_id = $2 where tier_id = $1 returning revoked_at)
@@ -172,7 +172,7 @@ pub async fn usage(run: &impl Run, id: i32) -> Result<Use, DbError> {
 pub async fn move_users(run: &impl Run, from: i32, to: i32) -> Result<(u64, u64), DbError> {
     let machines = run.exec(&MOVE_MACHINES, &[&from, &to]).await?;
     run.exec(&MOVE_OVERRIDES, &[&from, &to]).await?;
-    run.exec(&MOVE_SYNC_TOKENS, &[&from, &to]).await?;
+    run.exec(&MOVE_TIER_SYNC_TOKENS, &[&from, &to]).await?;
     let tokens: i64 = run.one(&MOVE_AUTH_TOKENS, &[&from, &to]).await?.get(0);
     Ok((machines, tokens.unsigned_abs()))
 }

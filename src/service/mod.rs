@@ -26,6 +26,7 @@ pub mod patches;
 pub mod peer;
 mod preview;
 pub mod promotions;
+mod prune;
 pub mod quarantine;
 pub mod reports;
 mod snapshots;

@@ -2,9 +2,11 @@
 
 use crate::db::audit::Actor;
 use crate::db::sync::{self as rows, Recorded};
+use crate::service::peer::{self, keys};
 use crate::service::sync::{self, Cause, Fence, Run};
 use crate::service::{Core, ServiceError};
 use crate::upstream;
+use crate::wire::admin::SyncState;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +57,7 @@ async fn look(core: &Arc<Core>, epoch: i64, first: &mut bool) -> Result<(), Serv
             if !due && !*first {
                 return Ok(());
             }
-            let name = upstream::build(config)
+            let name = upstream::build(config, Vec::new())
                 .map_or_else(|_| config.upstream_url.clone(), |upstream| upstream.name());
             match sync::due(core, &name).await? {
                 Some(queued) => queued,
@@ -82,12 +84,18 @@ async fn run(core: &Arc<Core>, epoch: i64, queued: Recorded) -> Result<(), Servi
         name: queued.actor,
         source: queued.source,
     };
-    let upstream = upstream::build(&core.config.patch_sync)
+    let trusted = keys::trusted(&core.db.conn().await?).await?;
+    let upstream = upstream::build(&core.config.patch_sync, trusted)
         .map_err(|error| ServiceError::Conflict(error.to_string()))?;
     let run = Run {
         id: Some(queued.id),
         ..Run::configured(core, cause, actor).await?
     };
-    sync::run(core, upstream.as_ref(), &run, Fence::of_leader(epoch)).await?;
+    let ended = sync::run(core, upstream.as_ref(), &run, Fence::of_leader(epoch)).await?;
+    if ended.state == SyncState::Done
+        && let Err(error) = peer::report_up(core).await
+    {
+        tracing::warn!(%error, "the server above could not be told how things stand here");
+    }
     Ok(())
 }

@@ -51,6 +51,7 @@ mod layering;
 mod main_job;
 mod peer_attacks;
 mod peer_keys;
+mod peer_runs;
 mod peer_serving;
 mod promotion;
 mod quickstart;

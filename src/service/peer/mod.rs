@@ -172,6 +172,9 @@ pub async fn signed_head(
     caller: &Caller,
     now: Timestamp,
 ) -> Result<(Bytes, String), ServiceError> {
+    // What is made at first need stands in the audit log, and so makes another version: first it is made.
+    keys::deployment(&core.db).await?;
+    keys::signing(&core.db).await?;
     let index = core.indexes.of(&caller.tier);
     let mut index = index.lock().await;
     let newest = index.refresh(core, &caller.tier).await?;

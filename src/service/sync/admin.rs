@@ -23,7 +23,7 @@ const NAMED: usize = 1000;
 /// The name of the configured upstream.
 fn name(core: &Core) -> Result<String, ServiceError> {
     let sync = &core.config.patch_sync;
-    upstream::build(sync)
+    upstream::build(sync, Vec::new())
         .map(|upstream| upstream.name())
         .map_err(|error| ServiceError::Conflict(error.to_string()))
 }

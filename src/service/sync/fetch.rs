@@ -231,13 +231,13 @@ fn exactly<'a>(
 }
 
 /// Removes a hidden payload and its object, unless it was shown meanwhile.
-pub(super) async fn discard(
+pub(in crate::service) async fn discard(
     core: &Core,
     id: i64,
-) -> Result<Option<(String, Sha256)>, ServiceError> {
+) -> Result<Option<Sha256>, ServiceError> {
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
-    let Some((name, sha256, _)) = staged::lock_hidden(&tx, id).await? else {
+    let Some((_, sha256, _)) = staged::lock_hidden(&tx, id).await? else {
         return Ok(None);
     };
     if staged::count_content(&tx, &sha256).await? == 1 {
@@ -247,5 +247,5 @@ pub(super) async fn discard(
     }
     staged::delete_hidden(&tx, id).await?;
     tx.commit().await?;
-    Ok(Some((name, sha256)))
+    Ok(Some(sha256))
 }

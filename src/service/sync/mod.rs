@@ -22,6 +22,7 @@ mod run;
 
 pub use admin::{confirm, due, filters, report, reports, reset, status, trigger};
 pub use error::RunError;
+pub(super) use fetch::discard;
 pub use filters::{configured as configured_filter, locked_tiers};
 pub use holds::{UPSTREAM, WITHDRAWN};
 pub use record::next_run;

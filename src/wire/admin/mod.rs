@@ -20,7 +20,7 @@ mod tokens;
 
 pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
-pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, RefreshRequest};
+pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, PruneRequest, RefreshRequest};
 pub use machines::{
     ExplainReason, Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineMove,
     MachineQuery, MachineRevoke, OfferedPayload,
