@@ -231,7 +231,10 @@ fn exactly<'a>(
 }
 
 /// Removes a hidden payload and its object, unless it was shown meanwhile.
-pub(in crate::service) async fn discard(core: &Core, id: i64) -> Result<Option<Sha256>, ServiceError> {
+pub(in crate::service) async fn discard(
+    core: &Core,
+    id: i64,
+) -> Result<Option<Sha256>, ServiceError> {
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     let Some((_, sha256, _)) = staged::lock_hidden(&tx, id).await? else {
