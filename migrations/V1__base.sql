@@ -41,6 +41,8 @@ create table payloads (
     added_by       text not null,
     -- Set when a read found the object missing or altered: not offered until it verifies again.
     damaged        text,
+    -- The sync run that took it in and has not made it visible yet; null: visible.
+    staged         bigint,
     unique (patch_id, kernel, architecture)
 );
 
@@ -271,6 +273,111 @@ create table jobs (
     started_at  timestamptz not null default now(),
     updated_at  timestamptz not null default now(),
     finished_at timestamptz
+);
+
+-- Leadership: who may run what only one replica may. The advisory lock decides; the epoch refuses the writes of one that was paused
+-- and woke late.
+create table leader (
+    one        boolean primary key default true check (one),
+    epoch      bigint not null default 0,
+    holder     text not null default '',
+    -- backend of the holder's own connection
+    pid        integer,
+    renewed_at timestamptz not null default 'epoch'
+);
+insert into leader (one) values (true);
+
+-- What is known of an upstream: what was believed last, and what waits for a person.
+create table sync_upstreams (
+    name         text primary key,
+    -- the last head that was believed, as JSON; null: none yet, or a driver without an index
+    known        text,
+    -- the state of that head, or the names that a driver without an index listed last
+    state        text not null default '',
+    -- the filter of the last run that went to the end, as JSON
+    filter       text,
+    -- why the last listing waits for a person, as JSON; its digest is what is confirmed
+    pending      text,
+    pending_digest bytea,
+    confirmed_digest bytea,
+    -- whether tiers and promotions were taken over from it once, after a person confirmed it
+    mirrored     boolean not null default false,
+    succeeded_at timestamptz
+);
+
+create table sync_runs (
+    id          bigint generated always as identity primary key,
+    upstream    text not null,
+    -- 'interval', 'trigger', 'import'
+    cause       text not null,
+    actor       text not null,
+    source      text not null default '',
+    -- queued -> running -> done, failed, or waiting (for `sync confirm`)
+    state       text not null default 'queued' check (state in ('queued', 'running', 'done', 'failed', 'waiting')),
+    epoch       bigint not null default 0,
+    progress    text not null default '{}',
+    -- code and text of what went wrong
+    code        text,
+    error       text,
+    queued_at   timestamptz not null default now(),
+    started_at  timestamptz,
+    updated_at  timestamptz not null default now(),
+    finished_at timestamptz
+);
+create unique index sync_runs_one on sync_runs ((state)) where state in ('queued', 'running');
+-- What a run did payload by payload, where it did something worth naming.
+create table sync_items (
+    run_id   bigint not null references sync_runs on delete cascade,
+    filename text not null,
+    result   text not null,
+    reason   text not null default '',
+    bytes    bigint not null default 0,
+    primary key (run_id, filename)
+);
+
+create table sync_tokens (
+    id          integer generated always as identity primary key,
+    name        text not null,
+    tier_id     integer not null references tiers,
+    hash        bytea not null unique,
+    created_at  timestamptz not null default now(),
+    created_by  text not null,
+    valid_until timestamptz,
+    last_used   timestamptz,
+    revoked_at  timestamptz
+);
+create unique index sync_tokens_name on sync_tokens (name) where revoked_at is null;
+
+-- Deployments below this one: what each reported last, by the network or in an archive.
+create table deployments (
+    id          text primary key,
+    via         text not null,
+    reported_at timestamptz not null default now(),
+    machines    text not null,
+    report      text not null
+);
+
+-- States that were exported lately, so that the next archive can leave out what an older one brought.
+create table exports (
+    id        bigint generated always as identity primary key,
+    tier      text not null,
+    -- as JSON
+    filter    text not null,
+    version   bigint not null,
+    digest    bytea not null,
+    state     text not null,
+    -- when its manifest was signed
+    issued_at timestamptz not null,
+    actor     text not null,
+    unique (tier, filter, version)
+);
+
+-- Public keys of other deployments whose archives and indexes are believed.
+create table trusted_keys (
+    key        text primary key,
+    name       text not null,
+    added_at   timestamptz not null default now(),
+    added_by   text not null
 );
 
 -- One partition of machine_reports for each day (UTC); made ahead, dropped whole.

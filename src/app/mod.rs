@@ -7,4 +7,4 @@ pub mod postgres;
 pub mod quickstart;
 mod start;
 
-pub use start::{Running, StartError, start};
+pub use start::{Running, StartError, open, start};

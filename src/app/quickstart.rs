@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +45,9 @@ pub struct Quickstart {
 /// The administrator that a quickstart makes.
 pub const ADMINISTRATOR: &str = "admin";
 
+/// The file in the data directory that other commands are given with `--config`.
+pub const CONFIGURATION: &str = "livepatch.yaml";
+
 /// Starts everything.
 pub async fn quickstart(options: Options) -> anyhow::Result<Quickstart> {
     let data = &options.data;
@@ -64,6 +68,10 @@ pub async fn quickstart(options: Options) -> anyhow::Result<Quickstart> {
     let certificates = keep_certificates(&data.join("certificates"), &options.certificates)?;
     let postgres = PrivatePostgres::start(&data.join("postgres")).await?;
     let config = config(&options, &postgres, certificates.clone());
+    if let Err(error) = keep_config(&data.join(CONFIGURATION), &config) {
+        postgres.abandon();
+        return Err(error);
+    }
     let password = options.password.clone();
     let started = async {
         let running = start(config, true).await?;
@@ -107,6 +115,37 @@ fn config(options: &Options, postgres: &PrivatePostgres, certificates: Vec<PathB
     config.patch_trust.certificates = certificates;
     config.machine_reports.enabled = true;
     config
+}
+
+/// Writes down what other commands, such as `export`, need to work on the same data while this server runs.
+fn keep_config(path: &Path, config: &Config) -> anyhow::Result<()> {
+    // JSON's strings and lists are YAML's as well.
+    let connection = serde_json::to_string(config.database.connection_string.expose())?;
+    let folder =
+        serde_json::to_string(&std::path::absolute(&config.patch_storage.filesystem_path)?)?;
+    let mut certificates = Vec::new();
+    for certificate in &config.patch_trust.certificates {
+        certificates.push(std::path::absolute(certificate)?);
+    }
+    // Without any, the policy `require` would be refused; what such a command takes in is quarantined, as by the server.
+    let trust = if certificates.is_empty() {
+        String::new()
+    } else {
+        format!(
+            "patch-trust.certificates: {}\n",
+            serde_json::to_string(&certificates)?
+        )
+    };
+    let text = format!(
+        "# Written at each start; holds a password. For other commands on this data: livepatch-server export --config FILE ...\n\
+        database.connection-string: {connection}\npatch-storage.type: filesystem\n\
+        patch-storage.filesystem-path: {folder}\n{trust}"
+    );
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(())
 }
 
 /// Copies certificates into the data directory, so that a later start without them still trusts them, and lists all.

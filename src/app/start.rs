@@ -12,6 +12,7 @@ use crate::service::captures::Captures;
 use crate::service::census::Counts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
+use crate::service::peer::Indexes;
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
@@ -73,8 +74,12 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// Connects, migrates if `migrate` says so, loads the snapshot, listens. Nothing listens before all of it went well.
-pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
+/// Connects, migrates if `run_migrations` says so, and loads the snapshot: the parts of a server that does not listen, for commands that
+/// work beside running replicas.
+pub async fn open(
+    config: Config,
+    run_migrations: bool,
+) -> Result<(Arc<Core>, checkin::Writer), StartError> {
     let metrics = Metrics::new();
     let db = Db::new(&config.database, metrics.database_observer()).map_err(StartError::Config)?;
     metrics
@@ -105,8 +110,6 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         config.machine_reports.enabled,
         Arc::clone(&metrics),
     );
-    let stopping = CancellationToken::new();
-    let address = config.server.address;
     let core = Arc::new(Core {
         captures: Captures::load(&db).await?,
         counts: Counts::default(),
@@ -119,10 +122,19 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         machine_key,
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
+        indexes: Indexes::default(),
         config,
-        stopping: stopping.clone(),
+        stopping: CancellationToken::new(),
         check_ins,
     });
+    Ok((core, writer))
+}
+
+/// As [`open`], then listens. Nothing listens before all of it went well.
+pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
+    let (core, writer) = open(config, run_migrations).await?;
+    let stopping = core.stopping.clone();
+    let address = core.config.server.address;
     tasks::retention::now(&core).await?;
     jobs::sweep(&core)
         .await
@@ -151,6 +163,11 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         tokio::spawn(tasks::follow::follow(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::retention::run(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::census::run(Arc::clone(&core), stopping.clone())),
+        tokio::spawn(tasks::leader::run(
+            Arc::clone(&core),
+            format!("{}:{address}", std::process::id()),
+            stopping.clone(),
+        )),
     ];
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), storage = core.store.place(), "serving");
     Ok(Running {

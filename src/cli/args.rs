@@ -3,7 +3,8 @@
 use super::client::parse_url;
 use super::output::Format;
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, tier, token,
+    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
+    tier, token,
 };
 use crate::domain::{Architecture, KernelVersion, Scope};
 use crate::wire::admin::WireScope;
@@ -99,9 +100,15 @@ pub enum Command {
     Patch(patch::PatchCommand),
     /// Auth tokens: make one, list, revoke
     AuthToken(token::AuthTokenArgs),
+    /// Sync tokens, with which other servers pull from this one: add, list, revoke
+    #[command(subcommand)]
+    SyncTokens(sync_tokens::SyncTokensCommand),
     /// What lies in the storage
     #[command(subcommand)]
     Storage(storage::StorageCommand),
+    /// What comes from upstream: fetch, see, confirm
+    #[command(subcommand)]
+    Sync(sync::SyncCommand),
     /// Machines: see, move, revoke, forget
     #[command(subcommand)]
     Machine(machine::MachineCommand),

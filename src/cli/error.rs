@@ -165,6 +165,16 @@ pub enum CliError {
         /// What the server says.
         why: String,
     },
+    /// A run of sync did not come to its end.
+    #[error("sync run {id} {}: {why}", if *waits { "waits" } else { "failed" })]
+    Sync {
+        /// Its id.
+        id: i64,
+        /// It needs a person.
+        waits: bool,
+        /// What the server says.
+        why: String,
+    },
 }
 
 fn problem_text(problem: &Problem) -> String {
@@ -192,11 +202,13 @@ impl CliError {
             Self::Unreachable { .. } | Self::Untrusted { .. } => Exit::Unreachable,
             Self::NotLoggedIn { .. } | Self::LoginRefused(_) => Exit::Auth,
             Self::Usage(_) => Exit::Usage,
+            Self::Sync { waits: true, .. } => Exit::Refused,
             Self::Answer { .. }
             | Self::Declined(_)
             | Self::File { .. }
             | Self::Io { .. }
-            | Self::Job { .. } => Exit::Failure,
+            | Self::Job { .. }
+            | Self::Sync { waits: false, .. } => Exit::Failure,
         }
     }
 
@@ -233,6 +245,12 @@ impl CliError {
             }
             Self::NotLoggedIn { .. } => "log in: livepatch-admin login -a USER",
             Self::Job { .. } => "see what it did so far: livepatch-admin job show ID",
+            Self::Sync { waits: true, .. } => {
+                "look at it: livepatch-admin sync preview, then: livepatch-admin sync confirm"
+            }
+            Self::Sync { .. } => {
+                "see what it did: livepatch-admin sync report ID; what was fetched is not fetched again"
+            }
             Self::LoginRefused(_) => {
                 "check name and password; `livepatch-admin admin passwd NAME` by another administrator sets a new one"
             }

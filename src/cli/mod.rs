@@ -22,6 +22,8 @@ pub mod report;
 pub mod session;
 pub mod storage;
 pub mod store;
+pub mod sync;
+pub mod sync_tokens;
 pub mod tier;
 pub mod times;
 pub mod token;

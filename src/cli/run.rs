@@ -4,7 +4,8 @@ use super::args::{Cli, Command};
 use super::context::Context;
 use super::{CliError, Exit};
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, tier, token,
+    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
+    tier, token,
 };
 use clap::{CommandFactory, Parser};
 use std::io::Write;
@@ -38,7 +39,9 @@ async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
         Command::Tier(command) => tier::run(context, command).await?,
         Command::Patch(command) => return patch::run(context, command).await,
         Command::AuthToken(args) => token::run(context, args).await?,
+        Command::SyncTokens(command) => sync_tokens::run(context, command).await?,
         Command::Storage(command) => return storage::run(context, command).await,
+        Command::Sync(command) => return sync::run(context, command).await,
         Command::Machine(command) => machine::run(context, command).await?,
         Command::Report(command) => report::run(context, command).await?,
         Command::Explain(args) => machine::explain(context, args).await?,

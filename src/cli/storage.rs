@@ -1,4 +1,4 @@
-//! `storage`: patches, refresh, verify, quarantine.
+//! `storage`: patches, refresh, verify, prune, quarantine.
 
 use super::args::ScopeArgs;
 use super::context::{Context, PageArgs, list};
@@ -6,8 +6,8 @@ use super::output::{Row, Show, View, bytes, properties, some, text, word};
 use super::{CliError, Exit, job, prompt};
 use crate::domain::PatchVersion;
 use crate::wire::admin::{
-    IngestOutcome, IngestResult, Job, PageQuery, PayloadEntry, PayloadQuery, QuarantineEntry,
-    RefreshRequest,
+    IngestOutcome, IngestResult, Job, PageQuery, PayloadEntry, PayloadQuery, PruneRequest,
+    QuarantineEntry, RefreshRequest,
 };
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -31,6 +31,15 @@ pub enum StorageCommand {
     },
     /// Read every object in the storage and compare it with its hash
     Verify {
+        /// Whether to wait.
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Remove payloads that no filter of sync admits and no machine's kernel could need
+    Prune {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
@@ -211,6 +220,18 @@ pub async fn run(context: &Context, command: StorageCommand) -> Result<Exit, Cli
         StorageCommand::Verify { wait } => {
             let client = context.client()?;
             let job: Job = client.call(Method::POST, &["storage", "verify"]).await?;
+            started(context, &client, job, wait).await
+        }
+        StorageCommand::Prune { dry_run, wait } => {
+            if !dry_run {
+                let act = "Remove the payloads that no filter admits (see --dry-run)";
+                prompt::confirm(act, context.global.yes)?;
+            }
+            let client = context.client()?;
+            let body = PruneRequest { dry_run };
+            let job: Job = client
+                .send(Method::POST, &["storage", "prune"], &body)
+                .await?;
             started(context, &client, job, wait).await
         }
         StorageCommand::Quarantine(command) => quarantine(context, command).await,

@@ -3,11 +3,12 @@
 use super::error::{ConfigError, ErrorKind};
 use super::load::Values;
 use super::model::{
-    Auth, BasicUser, CheckIn, Config, Database, Ingest, LogFormat, MachineReports, PatchCache,
-    PatchStorage, PatchTrust, S3, Server, StorageKind, TrustPolicy,
+    Auth, BasicUser, CheckIn, Config, Contracts, Database, Ingest, LogFormat, MachineCount,
+    MachineReports, PatchCache, PatchStorage, PatchSync, PatchTrust, Proxy, S3, Server,
+    StorageKind, SyncDriver, TrustPolicy,
 };
 use super::value::{Value, split};
-use crate::domain::Secret;
+use crate::domain::{Architecture, Secret};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +41,12 @@ impl Reader<'_> {
     }
     fn secret(&self, name: &str) -> Secret {
         self.value(name).as_secret()
+    }
+    fn list(&self, name: &str) -> Vec<String> {
+        self.value(name).as_list().to_vec()
+    }
+    fn url(&self, name: &str) -> String {
+        self.value(name).as_url().expose().to_owned()
     }
 }
 
@@ -143,6 +150,70 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
         check_in: CheckIn {
             interval: read.duration("check-in.interval"),
             queue: read.int("check-in.queue"),
+        },
+        patch_sync: patch_sync(&read, errors),
+        contracts: Contracts {
+            enabled: read.flag("contracts.enabled"),
+            url: read.url("contracts.url"),
+            ca: read.path("contracts.ca"),
+            user: read.text("contracts.user"),
+            password: read.secret("contracts.password"),
+            cache: read.duration("contracts.cache"),
+        },
+    }
+}
+
+fn patch_sync(read: &Reader<'_>, errors: &mut Vec<ConfigError>) -> PatchSync {
+    const ARCHITECTURES: &str = "patch-sync.architectures";
+    let directory = read.path("patch-sync.directory");
+    let upstream_url = read.url("patch-sync.upstream-url");
+    let mut architectures = Vec::new();
+    for text in read.list(ARCHITECTURES) {
+        match text.parse::<Architecture>() {
+            Ok(architecture) => architectures.push(architecture),
+            Err(error) => errors.push(
+                ConfigError::new(ErrorKind::WrongType, ARCHITECTURES, error.to_string())
+                    .at(&read.0.get(ARCHITECTURES).source),
+            ),
+        }
+    }
+    PatchSync {
+        enabled: read.flag("patch-sync.enabled"),
+        driver: SyncDriver::choose(
+            read.value("patch-sync.driver").as_text(),
+            &upstream_url,
+            directory.is_some(),
+        ),
+        upstream_url,
+        token: read.secret("patch-sync.token"),
+        upstream_ca: read.path("patch-sync.upstream-ca"),
+        upstream_key: read.text("patch-sync.upstream-key"),
+        directory,
+        downloader_command: read.text("patch-sync.downloader-command"),
+        downloader_tarballs: read.path("patch-sync.downloader-tarballs"),
+        interval: read.duration("patch-sync.interval"),
+        architectures,
+        flavours: read.list("patch-sync.flavors"),
+        minimum_kernel_version: read.text("patch-sync.minimum-kernel-version"),
+        kernel_prefixes: read.list("patch-sync.kernel-prefixes"),
+        only_our_kernels: read.flag("patch-sync.only-our-kernels"),
+        our_kernels_grace: read.duration("patch-sync.our-kernels-grace"),
+        max_shrink: read.int("patch-sync.max-shrink"),
+        parallelism: read.int("patch-sync.parallelism"),
+        stall_timeout: read.duration("patch-sync.stall-timeout"),
+        index_lifetime: read.duration("patch-sync.index-lifetime"),
+        sync_tiers: read.flag("patch-sync.sync-tiers"),
+        id: read.text("patch-sync.id"),
+        machine_count: match read.value("patch-sync.machine-count-strategy").as_text() {
+            "unit" => MachineCount::Unit,
+            _ => MachineCount::Bucket,
+        },
+        send_machine_reports: read.flag("patch-sync.send-machine-reports"),
+        proxy: Proxy {
+            enabled: read.flag("patch-sync.proxy.enabled"),
+            http: read.value("patch-sync.proxy.http").as_url(),
+            https: read.value("patch-sync.proxy.https").as_url(),
+            no_proxy: read.list("patch-sync.proxy.no-proxy"),
         },
     }
 }

@@ -33,13 +33,13 @@ impl Checker<'_> {
         });
     }
 
-    fn positive(&mut self, key: &'static str, value: u64, instead: &str) {
+    pub(super) fn positive(&mut self, key: &'static str, value: u64, instead: &str) {
         if value == 0 {
             self.wrong(key, format!("must not be 0; {instead}"));
         }
     }
 
-    fn lasting(&mut self, key: &'static str, value: Duration, instead: &str) {
+    pub(super) fn lasting(&mut self, key: &'static str, value: Duration, instead: &str) {
         if value.is_zero() {
             self.wrong(key, format!("must not be zero; {instead}"));
         }
@@ -65,6 +65,7 @@ pub(super) fn check(
     trust(config, &mut checker);
     bounds(config, &mut checker);
     auth(config, &mut checker);
+    super::sync::check(config, &mut checker);
 }
 
 fn server(config: &Config, checker: &mut Checker<'_>) {

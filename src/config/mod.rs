@@ -16,6 +16,7 @@ mod model;
 pub mod reference;
 pub mod show;
 mod suggest;
+mod sync;
 mod value;
 mod yaml;
 
@@ -25,4 +26,4 @@ pub use load::{
     DEFAULT_PATH, Effective, LOCATION_VARIABLE, Loaded, Values, load_with, process_environment,
 };
 pub use model::*;
-pub use value::Value;
+pub use value::{Value, parse_bytes};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::sync::{Contracts, MachineCount, PatchSync, Proxy, SyncDriver};
 pub use crate::telemetry::logs::LogFormat;
 
 /// Everything the server can be told.
@@ -28,6 +29,10 @@ pub struct Config {
     pub auth: Auth,
     /// `check-in.*` (ours)
     pub check_in: CheckIn,
+    /// `patch-sync.*`
+    pub patch_sync: PatchSync,
+    /// `contracts.*`
+    pub contracts: Contracts,
 }
 
 /// `server.*`

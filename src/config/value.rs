@@ -95,7 +95,7 @@ fn masked_url(text: &str) -> String {
     format!(
         "{}://{user}{host}{port}{}{query}",
         url.scheme_str().unwrap_or_default(),
-        url.path()
+        url.path().trim_end_matches('/')
     )
 }
 
@@ -194,7 +194,8 @@ fn parse_text(kind: Kind, text: &str) -> Result<Value, String> {
             if !valid {
                 return Err(format!("expected {}", expectation(kind)));
             }
-            Value::Url(Secret::new(trimmed))
+            // Paths are added with a slash of their own.
+            Value::Url(Secret::new(trimmed.trim_end_matches('/')))
         }
         Kind::Choice(words) => {
             let word = words.iter().find(|word| word.eq_ignore_ascii_case(trimmed));
@@ -240,7 +241,8 @@ fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-fn parse_bytes(text: &str) -> Option<u64> {
+/// Reads a number of bytes such as `67108864` or `64MiB`.
+pub fn parse_bytes(text: &str) -> Option<u64> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
@@ -311,6 +313,14 @@ impl Value {
         match self {
             Self::List(values) => values,
             _ => &[],
+        }
+    }
+
+    /// A URL may hold a password.
+    pub(super) fn as_url(&self) -> Secret {
+        match self {
+            Self::Url(value) => value.clone(),
+            _ => Secret::default(),
         }
     }
 

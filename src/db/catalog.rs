@@ -14,7 +14,7 @@ statements! {
     SELECT_TIERS = "select id, name from tiers order by position";
     SELECT_PATCHES = "select id, version from patches";
     SELECT_PAYLOADS = "select id, patch_id, kernel, architecture, filename, sha256, size, fixes::text, obsolete,
-        damaged is not null from payloads";
+        damaged is not null from payloads where staged is null";
     SELECT_PROMOTIONS = "select patch_id, tier_id, kernel, flavour, architecture from promotions";
     SELECT_BLOCKS = "select patch_id, kind, kernel, flavour, architecture from blocks where lifted_at is null";
     SELECT_SUPPORT = "select release, codename, architecture, series, kind, flavours, months, end_of_life
@@ -51,6 +51,28 @@ pub fn scope_columns(scope: &Scope) -> (String, String, i16) {
         scope.flavour.clone().unwrap_or_default(),
         scope.architecture.map_or(0, Architecture::code),
     )
+}
+
+/// The table of supported kernels.
+pub async fn support(run: &impl Run) -> Result<Vec<SupportRow>, DbError> {
+    let mut support = Vec::new();
+    for row in run.rows(&SELECT_SUPPORT, &[]).await? {
+        support.push(SupportRow {
+            release: row.get(0),
+            codename: row.get(1),
+            architecture: architecture(row.get(2))?,
+            series: row.get(3),
+            kind: row.get(4),
+            flavours: row
+                .get::<_, &str>(5)
+                .split_whitespace()
+                .map(ToOwned::to_owned)
+                .collect(),
+            months: row.get(6),
+            end_of_life: row.get(7),
+        });
+    }
+    Ok(support)
 }
 
 /// Reads all that a catalog is built from. Call it in one read transaction.
@@ -116,22 +138,7 @@ pub async fn load(run: &impl Run) -> Result<CatalogRows, DbError> {
             scope: scope(row.get(2), row.get(3), row.get(4))?,
         });
     }
-    for row in run.rows(&SELECT_SUPPORT, &[]).await? {
-        rows.support.push(SupportRow {
-            release: row.get(0),
-            codename: row.get(1),
-            architecture: architecture(row.get(2))?,
-            series: row.get(3),
-            kind: row.get(4),
-            flavours: row
-                .get::<_, &str>(5)
-                .split_whitespace()
-                .map(ToOwned::to_owned)
-                .collect(),
-            months: row.get(6),
-            end_of_life: row.get(7),
-        });
-    }
+    rows.support = support(run).await?;
     Ok(rows)
 }
 

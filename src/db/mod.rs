@@ -5,13 +5,16 @@
 //! with [`audit::append`] in its own transaction.
 
 pub mod admins;
+pub mod airgap;
 pub mod audit;
 pub mod auth_tokens;
 pub mod captures;
 pub mod catalog;
 pub mod connect;
+pub mod deployments;
 pub mod fleet;
 pub mod jobs;
+pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
@@ -22,8 +25,12 @@ pub mod reports;
 pub mod retention;
 mod run;
 pub mod sessions;
+pub mod staged;
+pub mod sync;
+pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
+pub mod trusted_keys;
 pub mod words;
 
 pub use connect::Db;
@@ -43,11 +50,14 @@ pub(crate) use statements;
 pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
+        airgap::ALL,
         audit::ALL,
         auth_tokens::ALL,
         captures::ALL,
         catalog::ALL,
+        deployments::ALL,
         jobs::ALL,
+        leader::ALL,
         machines::ALL,
         retention::ALL,
         patches::ALL,
@@ -56,8 +66,12 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reports::ALL,
         sessions::ALL,
+        staged::ALL,
+        sync::ALL,
+        sync_tokens::ALL,
         tiers::ALL,
         tokens::ALL,
+        trusted_keys::ALL,
         words::ALL,
     ]
     .concat()

@@ -13,10 +13,16 @@ statements! {
     INSERT_PATCH = "insert into patches (version) values ($1) on conflict do nothing returning id";
     FIND_PATCH = "select id from patches where version = $1";
     // Not "for update": payloads that come in for this patch meanwhile need not wait.
-    LOCK_PATCH = "select id from patches where version = $1 for no key update";
+    LOCK_PATCH = "select id from patches p where version = $1 and (exists (select from payloads where patch_id = p.id and staged is null)
+        or not exists (select from payloads where patch_id = p.id)) for no key update";
+    SELECT_UNSEEN = "select p.id, p.version from patches p where p.id = any($1)
+        and not exists (select from promotions where patch_id = p.id)
+        and not exists (select from payloads where patch_id = p.id and staged is null)";
     SELECT_PATCH_PAGE = "select p.id, p.version, p.created_at, count(y.id), count(distinct y.kernel), count(y.damaged)
-        from patches p left join payloads y on y.patch_id = p.id
-        where ($1::bigint is null or p.version < $1) and ($2::bigint is null or p.version = $2)
+        from patches p left join payloads y on y.patch_id = p.id and y.staged is null
+        where (exists (select from payloads where patch_id = p.id and staged is null)
+            or not exists (select from payloads where patch_id = p.id))
+          and ($1::bigint is null or p.version < $1) and ($2::bigint is null or p.version = $2)
         group by p.id order by p.version desc limit $3";
     SELECT_PROMOTIONS_OF = "select r.patch_id, t.name, r.kernel, r.flavour, r.architecture, r.at, r.actor, r.reason, t.position
         from promotions r join tiers t on t.id = r.tier_id where r.patch_id = any($1) order by r.at, t.position";
@@ -109,7 +115,15 @@ pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool)
     ))
 }
 
-/// The id of a patch, and nobody else promotes, blocks or frees it until the transaction ends.
+/// Of these patches the ones that nobody has seen yet: without a visible payload, and never in a tier.
+pub async fn unseen(run: &impl Run, ids: &[i32]) -> Result<Vec<(i32, PatchVersion)>, DbError> {
+    let rows = run.rows(&SELECT_UNSEEN, &[&ids]).await?;
+    rows.iter()
+        .map(|row| Ok((row.get(0), version(row.get(1))?)))
+        .collect()
+}
+
+/// The id of a patch that is visible, and nobody else promotes, blocks or frees it until the transaction ends.
 pub async fn lock(run: &impl Run, version: PatchVersion) -> Result<Option<i32>, DbError> {
     let row = run.opt(&LOCK_PATCH, &[&version.code()]).await?;
     Ok(row.map(|row| row.get(0)))

@@ -18,23 +18,30 @@ macro_rules! listed {
 }
 
 statements! {
-    FIND_PAYLOAD = "select id, sha256, size, damaged from payloads where filename = $1";
-    FIND_PAYLOADS = "select filename, size, damaged is not null from payloads where filename = any($1)";
+    FIND_PAYLOAD = "select id, sha256, size, damaged, staged from payloads where filename = $1";
+    FIND_PAYLOADS = "select filename, size, damaged is not null from payloads where filename = any($1) and staged is null";
     INSERT_PAYLOAD = "insert into payloads (patch_id, filename, kernel, flavour, architecture, sha256, size, module_name,
-            module_sha256, vermagic, signer, signature_algorithm, signature, warning, fixes, obsolete, source, added_by)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+            module_sha256, vermagic, signer, signature_algorithm, signature, warning, fixes, obsolete, source, added_by, staged)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
         on conflict do nothing returning id";
     MARK_DAMAGED = "update payloads set damaged = $2 where id = $1 and damaged is null
         returning filename, sha256, null::text";
+    // Whether it is a hidden row of a sync or of a pruning, the file is here now and was brought by someone.
+    UNSTAGE = "update payloads set staged = null, source = $2, added_by = $3, added_at = now()
+        where id = $1 and staged is not null returning patch_id";
+    STAGE_AGAIN = "update payloads set staged = $2 where id = $1 and staged is not null returning id";
+    PATCH_OF = "select y.patch_id, p.version from payloads y join patches p on p.id = y.patch_id
+        where y.id = $1 for no key update of y";
     CLEAR_DAMAGED = "update payloads y set damaged = null from (select id, damaged from payloads where id = $1 for update) old
         where y.id = old.id and old.damaged is not null returning y.filename, y.sha256, old.damaged";
-    SELECT_OBJECTS = "select id, filename, sha256, size, damaged from payloads where id > $1 order by id limit $2";
-    COUNT_PAYLOADS = "select count(*) from payloads";
-    SELECT_PAYLOAD_PAGE = listed!("where ($1::text is null or y.filename collate \"C\" > $1)
+    SELECT_OBJECTS = "select id, filename, sha256, size, damaged from payloads
+        where id > $1 and staged is distinct from -1 order by id limit $2";
+    COUNT_PAYLOADS = "select count(*) from payloads where staged is distinct from -1";
+    SELECT_PAYLOAD_PAGE = listed!("where y.staged is null and ($1::text is null or y.filename collate \"C\" > $1)
           and ($2::bigint is null or p.version = $2) and ($3::text is null or y.kernel = $3)
           and ($4::smallint is null or y.architecture = $4) and ($5::text is null or y.flavour = $5)
         order by y.filename collate \"C\" limit $6");
-    SELECT_PAYLOADS_OF_PATCH = listed!("where p.version = $1 order by y.kernel collate \"C\", y.architecture");
+    SELECT_PAYLOADS_OF_PATCH = listed!("where y.staged is null and p.version = $1 order by y.kernel collate \"C\", y.architecture");
 }
 
 /// What is stored under a file name.
@@ -48,7 +55,12 @@ pub struct Known {
     pub size: u64,
     /// Why its object is not what it should be.
     pub damaged: Option<String>,
+    /// It is not visible: the sync run that took it in, or [`PRUNED`].
+    pub staged: Option<i64>,
 }
+
+/// What stands for the run of a payload that is being removed.
+pub const PRUNED: i64 = -1;
 
 /// A payload to be added.
 #[derive(Debug, Clone)]
@@ -87,6 +99,8 @@ pub struct New<'a> {
     pub source: &'a str,
     /// Who brought it.
     pub added_by: &'a str,
+    /// The sync run that takes it in and does not make it visible yet.
+    pub staged: Option<i64>,
 }
 
 /// A payload's object, to be compared with what it must be.
@@ -189,10 +203,11 @@ pub async fn find(run: &impl Run, filename: &str) -> Result<Option<Known>, DbErr
         sha256: Sha256::try_from(row.get::<_, &[u8]>(1))?,
         size: row.get::<_, i64>(2).unsigned_abs(),
         damaged: row.get(3),
+        staged: row.get(4),
     }))
 }
 
-/// Of these file names the ones that are stored, with size and whether the object is damaged.
+/// Of these file names the ones that are stored and visible, with size and whether the object is damaged.
 pub async fn find_all(
     run: &impl Run,
     filenames: &[&str],
@@ -230,10 +245,38 @@ pub async fn insert(run: &impl Run, new: &New<'_>) -> Result<Option<i64>, DbErro
                 &new.obsolete,
                 &new.source,
                 &new.added_by,
+                &new.staged,
             ],
         )
         .await?;
     Ok(row.map(|row| row.get(0)))
+}
+
+/// Makes a hidden payload visible, as if it had come now; its patch, or `None` if it is not hidden or not there any more.
+pub async fn unstage(
+    run: &impl Run,
+    id: i64,
+    source: &str,
+    added_by: &str,
+) -> Result<Option<i32>, DbError> {
+    let row = run.opt(&UNSTAGE, &[&id, &source, &added_by]).await?;
+    Ok(row.map(|row| row.get(0)))
+}
+
+/// Makes a hidden payload one that this sync run has staged; `false` if it is not hidden or not there any more.
+pub async fn stage_again(run: &impl Run, id: i64, by: i64) -> Result<bool, DbError> {
+    Ok(run.opt(&STAGE_AGAIN, &[&id, &by]).await?.is_some())
+}
+
+/// The patch of a payload, which nobody else changes or removes until the transaction ends.
+pub async fn patch_of(run: &impl Run, id: i64) -> Result<Option<(i32, PatchVersion)>, DbError> {
+    let Some(row) = run.opt(&PATCH_OF, &[&id]).await? else {
+        return Ok(None);
+    };
+    let code: i64 = row.get(1);
+    let version = PatchVersion::from_code(code)
+        .ok_or_else(|| DbError::Row(format!("patch version code {code} is not valid")))?;
+    Ok(Some((row.get(0), version)))
 }
 
 /// File name, content and former damage of a payload whose standing changed.

@@ -23,7 +23,9 @@ statements! {
     DELETE_TIER = "delete from tiers where id = $1";
     SELECT_TIER_USE = "select (select count(*) from machines where tier_id = $1),
         (select count(*) from machine_overrides where tier_id = $1),
-        (select count(*) from auth_tokens where tier_id = $1 and revoked_at is null)";
+        (select count(*) from auth_tokens where tier_id = $1 and revoked_at is null),
+        (select count(*) from sync_tokens where tier_id = $1 and revoked_at is null)";
+    MOVE_TIER_SYNC_TOKENS = "update sync_tokens set tier_id = $2 where tier_id = $1";
     MOVE_MACHINES = "update machines set tier_id = $2 where tier_id = $1";
     MOVE_OVERRIDES = "update machine_overrides set tier_id = $2 where tier_id = $1";
     MOVE_AUTH_TOKENS = "with moved as (update auth_tokens set tier_id = $2 where tier_id = $1 returning revoked_at)
@@ -76,6 +78,8 @@ pub struct Use {
     pub overrides: u64,
     /// Auth tokens that admit to it and are not revoked.
     pub auth_tokens: u64,
+    /// Sync tokens that pull from it and are not revoked.
+    pub sync_tokens: u64,
 }
 
 /// That a patch reached a tier, as far as its reach goes.
@@ -160,6 +164,7 @@ pub async fn usage(run: &impl Run, id: i32) -> Result<Use, DbError> {
         machines: row.get::<_, i64>(0).unsigned_abs(),
         overrides: row.get::<_, i64>(1).unsigned_abs(),
         auth_tokens: row.get::<_, i64>(2).unsigned_abs(),
+        sync_tokens: row.get::<_, i64>(3).unsigned_abs(),
     })
 }
 
@@ -167,6 +172,7 @@ pub async fn usage(run: &impl Run, id: i32) -> Result<Use, DbError> {
 pub async fn move_users(run: &impl Run, from: i32, to: i32) -> Result<(u64, u64), DbError> {
     let machines = run.exec(&MOVE_MACHINES, &[&from, &to]).await?;
     run.exec(&MOVE_OVERRIDES, &[&from, &to]).await?;
+    run.exec(&MOVE_TIER_SYNC_TOKENS, &[&from, &to]).await?;
     let tokens: i64 = run.one(&MOVE_AUTH_TOKENS, &[&from, &to]).await?.get(0);
     Ok((machines, tokens.unsigned_abs()))
 }

@@ -1,7 +1,7 @@
-//! Auth tokens and overrides of single machines, as the snapshot reads them, and the keys that replicas share.
+//! Auth tokens, sync tokens and overrides of single machines, as the snapshot reads them, and the keys that replicas share.
 
 use super::run::{DbError, Run};
-use super::statements;
+use super::{statements, sync_tokens};
 use crate::domain::{MachineId, Sha256};
 use crate::rollout::{AuthTokenEntry, MachineOverride, Overrides, Tokens};
 use jiff::Timestamp;
@@ -16,7 +16,7 @@ statements! {
     SELECT_SERVER_KEY = "select value from server_keys where name = $1";
 }
 
-/// Reads all auth tokens.
+/// Reads all auth tokens and sync tokens.
 pub async fn load_tokens(run: &impl Run) -> Result<Tokens, DbError> {
     let mut entries = Vec::new();
     for row in run.rows(&SELECT_AUTH_TOKENS, &[]).await? {
@@ -32,7 +32,7 @@ pub async fn load_tokens(run: &impl Run) -> Result<Tokens, DbError> {
         };
         entries.push((hash, entry));
     }
-    Ok(Tokens::new(entries))
+    Ok(Tokens::new(entries).with_sync(sync_tokens::load(run).await?))
 }
 
 /// Reads all overrides.

@@ -5,10 +5,12 @@ pub mod fix;
 pub mod ids;
 pub mod kernel;
 pub mod machine;
+pub mod minimum;
 pub mod patch;
 pub mod role;
 pub mod scope;
 pub mod secret;
+pub mod signing;
 pub mod tier;
 pub mod token;
 
@@ -17,10 +19,12 @@ pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelParts, KernelVersion};
 pub use machine::{KernelSupport, MachineState};
+pub use minimum::MinimumKernel;
 pub use patch::PatchVersion;
 pub use role::Role;
 pub use scope::Scope;
 pub use secret::Secret;
+pub use signing::{PublicKey, Signature, SigningKey};
 pub use tier::TierName;
 
 /// A value that did not parse: what it was meant to be, what was given, and why it was refused.

@@ -12,6 +12,7 @@ mod machine;
 mod observe;
 mod ops;
 mod patches;
+mod peer;
 mod places;
 pub mod serve;
 
@@ -39,6 +40,8 @@ fn router(core: Arc<Core>, governor: governor::Governor) -> Router {
             Arc::clone(&core),
             capture::capture,
         ))
+        // Other servers stand in the same line, but captures are of machines.
+        .merge(peer::routes())
         .layer(middleware::from_fn_with_state(governor, governor::govern));
     Router::new()
         .merge(machines)

@@ -15,4 +15,6 @@ pub use catalog::{
 };
 pub use decide::{Decision, Facts, Outcome, decide};
 pub use reason::{ReasonCode, Skip};
-pub use snapshot::{AuthTokenEntry, MachineOverride, Overrides, Snapshot, TokenError, Tokens};
+pub use snapshot::{
+    AuthTokenEntry, MachineOverride, Overrides, Snapshot, SyncTokenEntry, TokenError, Tokens,
+};

@@ -22,11 +22,27 @@ pub struct AuthTokenEntry {
     pub revoked: bool,
 }
 
-/// All auth tokens.
+/// A sync token of another server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncTokenEntry {
+    /// Database id.
+    pub id: i32,
+    /// Name given by the administrator.
+    pub name: String,
+    /// The tier it may pull from.
+    pub tier_id: i32,
+    /// After this (unix microseconds) it is refused.
+    pub valid_until: Option<i64>,
+    /// Revoked: it is refused.
+    pub revoked: bool,
+}
+
+/// All auth tokens and sync tokens.
 #[derive(Debug, Clone, Default)]
 pub struct Tokens {
     by_id: HashMap<i32, AuthTokenEntry>,
     by_hash: HashMap<Sha256, i32>,
+    sync: HashMap<Sha256, SyncTokenEntry>,
 }
 
 impl Tokens {
@@ -38,6 +54,16 @@ impl Tokens {
             tokens.by_id.insert(entry.id, entry);
         }
         tokens
+    }
+
+    /// The same with these sync tokens, by the hashes of their texts.
+    #[must_use]
+    pub fn with_sync(
+        mut self,
+        entries: impl IntoIterator<Item = (Sha256, SyncTokenEntry)>,
+    ) -> Self {
+        self.sync = entries.into_iter().collect();
+        self
     }
 
     /// The token with this id.
@@ -100,6 +126,18 @@ impl Snapshot {
     /// Checks an auth token that is shown at registration.
     pub fn enabling_token(&self, hash: &Sha256, now: i64) -> Result<&AuthTokenEntry, TokenError> {
         let entry = self.tokens.by_hash(hash).ok_or(TokenError::Unknown)?;
+        if entry.revoked {
+            return Err(TokenError::Revoked);
+        }
+        if entry.valid_until.is_some_and(|until| now >= until) {
+            return Err(TokenError::Expired);
+        }
+        Ok(entry)
+    }
+
+    /// Checks a sync token that another server shows.
+    pub fn sync_token(&self, hash: &Sha256, now: i64) -> Result<&SyncTokenEntry, TokenError> {
+        let entry = self.tokens.sync.get(hash).ok_or(TokenError::Unknown)?;
         if entry.revoked {
             return Err(TokenError::Revoked);
         }

@@ -1,8 +1,12 @@
 //! The commands of livepatch-server, one file each.
 
+mod beside;
 pub mod bundle;
 pub mod config;
+mod export;
 mod healthcheck;
+mod import;
+mod keys;
 mod quickstart;
 mod serve;
 
@@ -37,6 +41,12 @@ enum Command {
     Migrate(serve::MigrateArgs),
     /// Check, show and explain the configuration
     Config(config::ConfigArgs),
+    /// Write an archive for a site without network
+    Export(export::ExportArgs),
+    /// Take in an archive that was carried here
+    Import(import::ImportArgs),
+    /// The keys that this deployment signs with, and those of others that it believes
+    Keys(keys::KeysArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
     /// Ask a running server whether it is well; for container and service managers
@@ -55,6 +65,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Quickstart(args) => quickstart::run(args),
         Command::Migrate(args) => serve::migrate(args),
         Command::Config(args) => config::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(args),
+        Command::Keys(args) => keys::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {

@@ -5,6 +5,7 @@ use super::census::Counts;
 use super::checkin::Queue;
 use super::ingest::Gate;
 use super::jobs::Runner;
+use super::peer::Indexes;
 use super::snapshots::Snapshots;
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
@@ -45,6 +46,8 @@ pub struct Core {
     pub gate: Gate,
     /// Runs jobs.
     pub jobs: Runner,
+    /// Indexes for other servers.
+    pub indexes: Indexes,
     /// Cancelled when the server is told to stop.
     pub stopping: CancellationToken,
 }

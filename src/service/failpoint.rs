@@ -27,6 +27,16 @@ pub const FAILPOINTS: &[&str] = &[
     "check-in-after-commit",
 ];
 
+/// Places in the work of a sync and of a pruning.
+pub const SYNC_FAILPOINTS: &[&str] = &[
+    "stage-before-commit",
+    "stage-after-commit",
+    "publish-before-commit",
+    "publish-after-commit",
+    "prune-after-hiding",
+    "prune-after-object",
+];
+
 /// The variable that names the place: `name`, or `name:n` for the n-th time that it is passed.
 pub const VARIABLE: &str = "LIVEPATCH_FAILPOINT";
 
@@ -42,7 +52,8 @@ pub(super) fn failpoint(name: &'static str) {
         Some((name.to_owned(), passes.parse().unwrap_or(1)))
     });
     static PASSED: AtomicU64 = AtomicU64::new(0);
-    debug_assert!(FAILPOINTS.contains(&name), "{name} is not listed");
+    let listed = FAILPOINTS.contains(&name) || SYNC_FAILPOINTS.contains(&name);
+    debug_assert!(listed, "{name} is not listed");
     let Some((chosen, passes)) = CHOSEN.as_ref() else {
         return;
     };

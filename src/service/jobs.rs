@@ -4,12 +4,13 @@
 //! the lock next: the next start of a server ([`sweep`]) or the next job. What a job did stands; asking for it again
 //! goes on where it ended, because everything it does can be repeated.
 
-use super::{Core, ServiceError, paging, storage};
+use super::{Core, ServiceError, paging, prune, storage};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::jobs::{self as rows, JobLock, Recorded};
 use crate::db::listen::Change;
 use crate::wire::admin::{
-    Job, JobItem, JobItemResult, JobProgress, JobState, Page, PageQuery, RefreshRequest,
+    Job, JobItem, JobItemResult, JobProgress, JobState, Page, PageQuery, PruneRequest,
+    RefreshRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -34,6 +35,8 @@ pub enum Work {
     Refresh(RefreshRequest),
     /// Compares every payload's object with its hash.
     Verify,
+    /// Removes payloads that no filter admits.
+    Prune(PruneRequest),
 }
 
 impl Work {
@@ -41,6 +44,7 @@ impl Work {
         match self {
             Self::Refresh(_) => "storage-refresh",
             Self::Verify => "storage-verify",
+            Self::Prune(_) => "storage-prune",
         }
     }
 
@@ -50,6 +54,7 @@ impl Work {
                 json!({ "job": id, "remove-originals": request.remove_originals, "dry-run": request.dry_run })
             }
             Self::Verify => json!({ "job": id }),
+            Self::Prune(request) => json!({ "job": id, "dry-run": request.dry_run }),
         }
     }
 }
@@ -176,6 +181,7 @@ pub async fn start(core: &Arc<Core>, actor: &Actor, work: Work) -> Result<Job, S
         let action = match work {
             Work::Refresh(_) => "storage.refresh",
             Work::Verify => "storage.verify",
+            Work::Prune(_) => "storage.prune",
         };
         let entry = Entry {
             actor,
@@ -207,6 +213,7 @@ async fn run(core: Arc<Core>, actor: Actor, id: i64, work: Work, mut lock: JobLo
             match &work {
                 Work::Refresh(request) => storage::refresh(&core, &actor, request, &report).await,
                 Work::Verify => storage::verify(&core, &actor, &report).await,
+                Work::Prune(request) => prune::prune(&core, &actor, request, &report).await,
             }
         } => result.map_err(|e| e.to_string()),
     };

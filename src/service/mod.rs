@@ -4,6 +4,7 @@
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
 pub mod admins;
+pub mod airgap;
 pub mod audit;
 pub mod auth;
 pub mod auth_tokens;
@@ -24,12 +25,15 @@ pub mod masking;
 pub mod paging;
 pub mod passwords;
 pub mod patches;
+pub mod peer;
 mod preview;
 pub mod promotions;
+mod prune;
 pub mod quarantine;
 pub mod reports;
 mod snapshots;
 pub mod storage;
+pub mod sync;
 pub mod text;
 pub mod tiers;
 mod words;

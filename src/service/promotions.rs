@@ -5,6 +5,7 @@
 
 use super::failpoint::failpoint;
 use super::preview::{self, Step};
+use super::sync::locked_tiers;
 use super::tiers::place;
 use super::{Core, ServiceError};
 use crate::db::audit::{self, Actor, Entry};
@@ -72,6 +73,9 @@ pub async fn promote(
 ) -> Result<PromoteOutcome, ServiceError> {
     let scope: Scope = request.scope.clone().try_into()?;
     let why = reason(request.reason.as_deref())?;
+    if !request.dry_run {
+        locked_tiers(core)?;
+    }
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     rows::lock_shared(&tx).await?;
@@ -124,6 +128,9 @@ pub async fn promote_all(
     request: &PromoteAllRequest,
 ) -> Result<PromoteOutcome, ServiceError> {
     let why = reason(request.reason.as_deref())?;
+    if !request.dry_run {
+        locked_tiers(core)?;
+    }
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     rows::lock_shared(&tx).await?;

@@ -78,6 +78,7 @@ pub async fn release(core: &Core, actor: &Actor, id: i64) -> Result<IngestOutcom
         source: &row.source,
         declared: Some(row.sha256),
         release: Some(id),
+        staged: None,
     };
     let body = object.chunks.map_err(io_error);
     let taken = ingest::take(core, &origin, &name, body).await?;

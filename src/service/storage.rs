@@ -326,6 +326,7 @@ async fn take_found(
         source: "refresh",
         declared: None,
         release: None,
+        staged: None,
     };
     let body = object.chunks.map_err(quarantine::io_error);
     let taken = ingest::take(core, &origin, name, body).await?;

@@ -7,6 +7,7 @@
 //! A new tier gets what has reached the tiers behind it.
 
 use super::promotions::{Reach, reaches};
+use super::sync::locked_tiers;
 use super::{Core, ServiceError};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
@@ -87,6 +88,7 @@ pub async fn create(
     request: &TierCreate,
 ) -> Result<Tier, ServiceError> {
     both(request.before.as_ref(), request.after.as_ref())?;
+    locked_tiers(core)?;
     let seq = {
         let mut conn = core.db.conn().await?;
         let tx = conn.begin().await?;
@@ -136,6 +138,7 @@ pub async fn change(
             "nothing to change: give `name`, `before` or `after`".to_owned(),
         ));
     }
+    locked_tiers(core)?;
     let new_name = request.name.as_ref().unwrap_or(name);
     let seq = {
         let mut conn = core.db.conn().await?;
@@ -249,6 +252,7 @@ pub async fn delete(
     name: &TierName,
     move_to: Option<&TierName>,
 ) -> Result<TierDeleted, ServiceError> {
+    locked_tiers(core)?;
     let mut attempt = 1;
     let (deleted, seq) = loop {
         match try_delete(core, actor, name, move_to).await {
@@ -356,12 +360,12 @@ async fn try_delete(
 /// Refuses to make anything homeless.
 async fn refuse_use(tx: &Tx<'_>, name: &TierName, id: i32) -> Result<(), Failure> {
     let usage = rows::usage(tx, id).await?;
-    if usage.machines + usage.overrides + usage.auth_tokens == 0 {
+    if usage.machines + usage.overrides + usage.auth_tokens + usage.sync_tokens == 0 {
         return Ok(());
     }
     Err(Failure::Refused(ServiceError::Conflict(format!(
-        "tier {name} is used by {} machines, {} machines that were moved into it and {} auth tokens; \
+        "tier {name} is used by {} machines, {} machines that were moved into it, {} auth tokens and {} sync tokens; \
          say with `move-to` which tier they go to",
-        usage.machines, usage.overrides, usage.auth_tokens
+        usage.machines, usage.overrides, usage.auth_tokens, usage.sync_tokens
     ))))
 }

@@ -1,5 +1,7 @@
-//! Work that runs beside requests: counting machines, following changes, and retention.
+//! Work that runs beside requests: counting machines, following changes, retention, leading, and what a leader does.
 
 pub mod census;
 pub mod follow;
+pub mod leader;
 pub mod retention;
+pub mod sync;

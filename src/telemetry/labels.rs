@@ -85,3 +85,15 @@ labels! {
         Full => "full",
     }
 }
+
+labels! {
+    /// How a run of sync ended.
+    SyncEnd {
+        /// Everything is visible.
+        Done => "done",
+        /// Something went wrong.
+        Failed => "failed",
+        /// A person must confirm.
+        Waiting => "waiting",
+    }
+}

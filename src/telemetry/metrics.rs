@@ -10,6 +10,7 @@ use super::family::{
 use super::http::HttpMetrics;
 use super::labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
 use super::pings::PingMetrics;
+use super::sync::SyncMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -64,6 +65,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// What is brought in.
     pub ingest: IngestMetrics,
+    /// What is fetched from elsewhere.
+    pub sync: SyncMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
 }
@@ -368,6 +371,7 @@ impl Metrics {
                     "Payloads in quarantine.",
                 ),
             },
+            sync: SyncMetrics::new(r),
             audit_head: gauge(
                 r,
                 "livepatch_audit_chain_head",

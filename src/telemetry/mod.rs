@@ -6,12 +6,14 @@ mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod sync;
 
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::{HttpMetrics, HttpRoute};
-pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
+pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, SyncEnd, TokenKind, Verification};
 pub use metrics::{
     AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,
     IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use sync::SyncMetrics;

@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod answer;
+pub mod archive;
 pub mod client;
 pub mod kernels;
 pub mod legacy;
@@ -13,6 +14,7 @@ pub mod ping;
 pub mod problem;
 pub mod read;
 pub mod status;
+pub mod sync;
 pub mod token;
 
 pub use answer::{Affordances, InfoAnswer, PatchOffer, Reason, RegisterAnswer, UpdatesAnswer};

@@ -132,6 +132,22 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "auth-token.revoke",
     ),
+    read("sync-tokens.list", "/sync-tokens"),
+    change(
+        "sync-tokens.create",
+        ("POST", "/sync-tokens"),
+        Some(r#"{"name":"berlin","tier":"beta","valid-until":"2999-01-01T00:00:00Z"}"#),
+        Role::Operator,
+        "sync-token.create",
+    ),
+    change(
+        "sync-tokens.revoke",
+        ("DELETE", "/sync-tokens/berlin"),
+        None,
+        Role::Operator,
+        "sync-token.revoke",
+    ),
+    read("sync-peers.list", "/sync-peers"),
     read("machines.list", "/machines?state=applied"),
     read(
         "machines.show",
@@ -306,6 +322,43 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "storage.verify",
     ),
+    change(
+        "storage.prune",
+        ("POST", "/storage/prune"),
+        Some(r#"{"dry-run":true}"#),
+        Role::Operator,
+        "storage.prune",
+    ),
+    change(
+        "sync.trigger",
+        ("POST", "/sync/trigger"),
+        None,
+        Role::Operator,
+        "sync.trigger",
+    ),
+    read("sync.status", "/sync/status"),
+    read("sync.reports", "/sync/reports"),
+    read("sync.report", "/sync/reports/1"),
+    read(
+        "sync.filters",
+        "/sync/filters?flavors=aws,gcp&only-our-kernels=true",
+    ),
+    change(
+        "sync.confirm",
+        ("POST", "/sync/confirm"),
+        Some(
+            r#"{"digest":"0000000000000000000000000000000000000000000000000000000000000000","move":{}}"#,
+        ),
+        Role::Operator,
+        "sync.confirm",
+    ),
+    change(
+        "sync.reset",
+        ("POST", "/sync/reset"),
+        None,
+        Role::Operator,
+        "sync.reset",
+    ),
     read("jobs.list", "/jobs"),
     read("jobs.show", "/jobs/1"),
     // Last, because it ends the session that the others use.
@@ -346,6 +399,22 @@ pub async fn seed(test: &TestAdmin) {
          insert into quarantine (filename, sha256, size, code, reason, source, actor)
             select n, y.sha256, y.size, 'not-tar', 'x', 'upload', 'admin'
             from payloads y, unnest(array[y.filename, 'other']) n",
+    )
+    .await
+    .unwrap();
+    // A run that came to its end, and something that waits.
+    let name = format!("directory {}", test.folder().display());
+    rows.execute(
+        "insert into sync_runs (upstream, cause, actor, state, started_at, finished_at)
+            values ($1, 'interval', 'system', 'done', now(), now())",
+        &[&name],
+    )
+    .await
+    .unwrap();
+    rows.execute(
+        "insert into sync_upstreams (name, pending, pending_digest)
+            values ($1, '{}', decode(repeat('00', 32), 'hex'))",
+        &[&name],
     )
     .await
     .unwrap();

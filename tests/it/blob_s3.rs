@@ -24,7 +24,7 @@ async fn open(config: &PatchStorage) -> Store {
 }
 
 /// A certificate for 127.0.0.1 that signs itself, and its key, as files in `folder`.
-fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
+pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
     let mut name = X509NameBuilder::new().unwrap();
     name.append_entry_by_text("CN", "test authority").unwrap();

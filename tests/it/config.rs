@@ -72,6 +72,9 @@ fn sample(key: &keys::Key) -> String {
         _ if key.name == "server.url-template" => "https://example.com/{filename}".to_owned(),
         _ if key.name == "auth.machine-token-key" => "ab".repeat(32),
         _ if key.name.ends_with("s3-ca") => String::new(),
+        _ if key.name == "patch-sync.architectures" => "amd64".to_owned(),
+        _ if key.name == "patch-sync.minimum-kernel-version" => "5.15".to_owned(),
+        _ if key.name == "patch-sync.upstream-key" => format!("ed25519:{}", "ab".repeat(32)),
         _ => "something".to_owned(),
     }
 }

@@ -10,6 +10,7 @@ const ORDER: &[&str] = &[
     "config",
     "wire",
     "bundle",
+    "index",
     "rollout",
     "db",
     "blob",
@@ -24,7 +25,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// Pure modules and what they may import; nothing that does I/O or reads a clock may be named in them.
-const PURE: &[&str] = &["domain", "rollout", "bundle", "wire"];
+const PURE: &[&str] = &["domain", "rollout", "bundle", "index", "wire"];
 const IMPURE: &[&str] = &[
     "tokio",
     "std::fs",
@@ -57,6 +58,9 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("http", "sim"),
     ("http", "tasks"),
     ("tasks", "http"),
+    ("index", "config"),
+    ("index", "telemetry"),
+    ("rollout", "index"),
     ("rollout", "bundle"),
     ("rollout", "config"),
     ("rollout", "telemetry"),

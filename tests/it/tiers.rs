@@ -225,11 +225,9 @@ async fn a_tier_in_use_is_deleted_only_with_a_place_to_go() {
     );
 
     let refused = test.delete("/tiers/beta").await.expect(409);
-    assert!(
-        refused
-            .detail()
-            .contains("3 machines, 1 machines that were moved into it and 2 auth tokens")
-    );
+    assert!(refused.detail().contains(
+        "3 machines, 1 machines that were moved into it, 2 auth tokens and 0 sync tokens"
+    ));
     test.delete("/tiers/beta?move-to=beta").await.expect(400);
     test.delete("/tiers/beta?move-to=none").await.expect(404);
     test.delete("/tiers/beta?moveto=stable").await.expect(400);

@@ -57,10 +57,6 @@ static TIMESCALE: Answer = Answer {
     text: "history is kept by day in the database of database.connection-string; set machine-reports.database.enabled",
 };
 
-static CONTRACTS: Feature = Feature {
-    switch: "contracts.enabled",
-    text: "Ubuntu Pro tokens are not checked with a contracts service; enable machines with `livepatch-admin auth-token`",
-};
 static CVE_LOOKUP: Feature = Feature {
     switch: "cve-lookup.enabled",
     text: "CVEs fixed by a patch are not looked up",
@@ -80,10 +76,6 @@ static OAUTH: Feature = Feature {
 static OTEL_METRICS: Feature = Feature {
     switch: "otel-metrics.enabled",
     text: "metrics are not pushed; scrape /metrics",
-};
-static PATCH_SYNC: Feature = Feature {
-    switch: "patch-sync.enabled",
-    text: "patches are not fetched from another server; upload them with `livepatch-admin patch upload`",
 };
 static TRACING: Feature = Feature {
     switch: "tracing.enabled",
@@ -113,11 +105,11 @@ super::keys! { Canonical;
     "auth.sso.url" Url, "", Replaced(&SSO), "Where the SSO service is.";
     "cloud_delay.default_delay_hours" Int, "0", Replaced(&CLOUD_DELAY), "Hours by which patches are delayed.";
     "cloud_delay.enabled" Bool, "false", Replaced(&CLOUD_DELAY), "Delay patches by cloud and region.";
-    "contracts.ca" Path, "", NotYet(&CONTRACTS), "PEM file of the authority that signed the contracts server's certificate.";
-    "contracts.enabled" Bool, "", NotYet(&CONTRACTS), "Check Ubuntu Pro tokens with the contracts service.";
-    "contracts.password" Secret, "", NotYet(&CONTRACTS), "Password for the contracts service.";
-    "contracts.url" Url, "https://contracts.canonical.com", NotYet(&CONTRACTS), "Where the contracts service is.";
-    "contracts.user" Text, "", NotYet(&CONTRACTS), "User name for the contracts service.";
+    "contracts.ca" Path, "", Used, "PEM file of the authority that signed the contracts server's certificate.";
+    "contracts.enabled" Bool, "", Used, "Check Ubuntu Pro tokens with the contracts service.";
+    "contracts.password" Secret, "", Used, "Password for the contracts service.";
+    "contracts.url" Url, "https://contracts.canonical.com", Used, "Where the contracts service is.";
+    "contracts.user" Text, "", Used, "User name for the contracts service.";
     "cve-lookup.auth-required" Bool, "false", NotYet(&CVE_LOOKUP), "Ask for a token before answering which CVEs are fixed.";
     "cve-lookup.enabled" Bool, "false", NotYet(&CVE_LOOKUP), "Answer which CVEs a kernel and patch fix.";
     "cve-sync.enabled" Bool, "false", NotYet(&CVE_SYNC), "Fetch CVE data.";
@@ -178,21 +170,21 @@ super::keys! { Canonical;
     "patch-storage.swift-tenant" Text, "", Refused(&SWIFT), "Keystone project.";
     "patch-storage.swift-username" Text, "", Refused(&SWIFT), "Keystone user.";
     "patch-storage.type" Choice(&["filesystem", "s3", "postgres"]), "filesystem", Used, "Where payloads are kept.";
-    "patch-sync.architectures" List, "", NotYet(&PATCH_SYNC), "Architectures to fetch patches for; not given: all.";
-    "patch-sync.enabled" Bool, "false", NotYet(&PATCH_SYNC), "Fetch patches from another server.";
-    "patch-sync.flavors" List, "generic,lowlatency,aws", NotYet(&PATCH_SYNC), "Kernel flavours to fetch patches for.";
-    "patch-sync.id" Text, "", NotYet(&PATCH_SYNC), "The identity of this deployment in its reports.";
-    "patch-sync.interval" Duration, "1h", NotYet(&PATCH_SYNC), "How often patches are fetched.";
-    "patch-sync.machine-count-strategy" Text, "bucket", NotYet(&PATCH_SYNC), "How the number of machines is reported.";
-    "patch-sync.minimum-kernel-version" Text, "", NotYet(&PATCH_SYNC), "The oldest kernel to fetch patches for.";
-    "patch-sync.proxy.enabled" Bool, "false", NotYet(&PATCH_SYNC), "Use a proxy for the upstream server.";
-    "patch-sync.proxy.http" Url, "", NotYet(&PATCH_SYNC), "The proxy for http URLs of the upstream server.";
-    "patch-sync.proxy.https" Url, "", NotYet(&PATCH_SYNC), "The proxy for https URLs of the upstream server.";
-    "patch-sync.proxy.no-proxy" List, "", NotYet(&PATCH_SYNC), "Hosts reached without the proxy for the upstream server.";
-    "patch-sync.send-machine-reports" Bool, "false", NotYet(&PATCH_SYNC), "Report machines to the upstream server.";
-    "patch-sync.sync-tiers" Bool, "false", NotYet(&PATCH_SYNC), "Take the upstream server's tiers over.";
-    "patch-sync.token" Secret, "", NotYet(&PATCH_SYNC), "Sync token of the upstream server.";
-    "patch-sync.upstream-url" Url, "https://livepatch.canonical.com", NotYet(&PATCH_SYNC), "Where the upstream server is.";
+    "patch-sync.architectures" List, "", Used, "Architectures to fetch patches for; not given: all.";
+    "patch-sync.enabled" Bool, "false", Used, "Fetch patches from another server.";
+    "patch-sync.flavors" List, "generic,lowlatency,aws", Used, "Kernel flavours to fetch patches for.";
+    "patch-sync.id" Text, "", Used, "The identity of this deployment in its reports.";
+    "patch-sync.interval" Duration, "1h", Used, "How often patches are fetched.";
+    "patch-sync.machine-count-strategy" Choice(&["unit", "bucket"]), "bucket", Used, "How the number of machines is reported.";
+    "patch-sync.minimum-kernel-version" Text, "", Used, "The oldest kernel to fetch patches for.";
+    "patch-sync.proxy.enabled" Bool, "false", Used, "Use a proxy for the upstream server.";
+    "patch-sync.proxy.http" Url, "", Used, "The proxy for http URLs of the upstream server.";
+    "patch-sync.proxy.https" Url, "", Used, "The proxy for https URLs of the upstream server.";
+    "patch-sync.proxy.no-proxy" List, "", Used, "Hosts reached without the proxy for the upstream server.";
+    "patch-sync.send-machine-reports" Bool, "false", Used, "Report machines to the upstream server.";
+    "patch-sync.sync-tiers" Bool, "false", Used, "Take the upstream server's tiers over.";
+    "patch-sync.token" Secret, "", Used, "Sync token of the upstream server.";
+    "patch-sync.upstream-url" Url, "https://livepatch.canonical.com", Used, "Where the upstream server is.";
     "profiler.block_profile_rate" Int, "50000", Replaced(&PROFILER), "Rate of block profiles.";
     "profiler.enabled" Bool, "false", Replaced(&PROFILER), "Push profiles of the Go runtime.";
     "profiler.hostname" Text, "", Replaced(&PROFILER), "Host name in the profiles.";

@@ -2,7 +2,7 @@
 
 use super::{
     admins, audit, captures, jobs, machines, patches, payloads, quarantine, reports, sessions,
-    storage, tiers, tokens,
+    storage, sync, sync_tokens, tiers, tokens,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -37,9 +37,11 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(payloads::routes())
         .merge(quarantine::routes())
         .merge(storage::routes())
+        .merge(sync::routes())
         .merge(jobs::routes())
         .merge(admins::routes())
         .merge(tokens::routes())
+        .merge(sync_tokens::routes())
         .merge(machines::routes())
         .merge(reports::routes())
         .merge(audit::routes())

@@ -17,6 +17,8 @@ mod quarantine;
 mod reports;
 mod sessions;
 mod storage;
+mod sync;
+mod sync_tokens;
 mod tiers;
 mod tokens;
 

@@ -1,10 +1,11 @@
-//! The storage as a whole: taking in what lies in it, and comparing it with what should lie in it. Both are jobs.
+//! The storage as a whole: taking in what lies in it, and comparing it with what should lie in it, and removing what
+//! nobody needs. All are jobs.
 
 use super::extract::{Admin, Operator};
 use crate::http::error::{ApiError, JsonBody};
 use crate::service::Core;
 use crate::service::jobs::{self, Work};
-use crate::wire::admin::{Job, RefreshRequest};
+use crate::wire::admin::{Job, PruneRequest, RefreshRequest};
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -17,6 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::default()
         .routes(routes!(refresh))
         .routes(routes!(verify))
+        .routes(routes!(prune))
 }
 
 /// Take in tarballs from the storage
@@ -48,5 +50,22 @@ async fn verify(
     admin: Admin<Operator>,
 ) -> Result<(StatusCode, Json<Job>), ApiError> {
     let job = jobs::start(&core, &admin.actor(), Work::Verify).await?;
+    Ok((StatusCode::ACCEPTED, Json(job)))
+}
+
+/// Remove payloads that no filter admits
+///
+/// Starts a job. Kept is whatever is for a kernel that any machine has reported. With `dry-run` it only says what it would
+/// remove. One job runs at a time.
+#[utoipa::path(post, path = "/storage/prune", tag = "storage", request_body = PruneRequest,
+    responses((status = 202, description = "The job", body = Job),
+        (status = 409, description = "Another job is running", body = crate::wire::Problem,
+            content_type = "application/problem+json")))]
+async fn prune(
+    State(core): State<Arc<Core>>,
+    admin: Admin<Operator>,
+    JsonBody(request): JsonBody<PruneRequest>,
+) -> Result<(StatusCode, Json<Job>), ApiError> {
+    let job = jobs::start(&core, &admin.actor(), Work::Prune(request)).await?;
     Ok((StatusCode::ACCEPTED, Json(job)))
 }

@@ -74,6 +74,8 @@ pub(super) struct Origin<'a> {
     pub(super) declared: Option<Sha256>,
     /// The quarantined file that is tried again.
     pub(super) release: Option<i64>,
+    /// The sync run that makes it visible later; `None`: it becomes visible at once.
+    pub(super) staged: Option<i64>,
 }
 
 /// What was done, and which change a snapshot must contain to show it.
@@ -103,6 +105,7 @@ pub async fn bundle(
         source,
         declared,
         release: None,
+        staged: None,
     };
     let taken = take(core, &origin, &name, body).await?;
     if let Some(seq) = taken.seq {
@@ -120,7 +123,9 @@ pub(super) fn name_of(filename: &str) -> Result<BundleName, ServiceError> {
 pub async fn has(core: &Core, filename: &str, sha256: Sha256) -> Result<bool, ServiceError> {
     let name = name_of(filename)?;
     let known = payloads::find(&core.db.conn().await?, &name.to_string()).await?;
-    Ok(known.is_some_and(|known| known.sha256 == sha256 && known.damaged.is_none()))
+    Ok(known.is_some_and(|known| {
+        known.sha256 == sha256 && known.damaged.is_none() && known.staged.is_none()
+    }))
 }
 
 /// As [`bundle`], without waiting for the snapshot.
@@ -217,6 +222,9 @@ pub(super) fn too_large(name: &BundleName, limit: u64) -> ServiceError {
     ))
 }
 
+/// How often it is begun anew because the row that was met went away.
+const ATTEMPTS: usize = 3;
+
 /// From the spool to the answer.
 async fn process(
     core: &Core,
@@ -224,11 +232,29 @@ async fn process(
     name: &BundleName,
     spooled: &Spooled,
 ) -> Result<Taken, ServiceError> {
-    let filename = name.to_string();
-    let known = payloads::find(&core.db.conn().await?, &filename).await?;
-    if let Some(known) = known {
-        return meet(core, origin, name, spooled, &known).await;
+    for _ in 0..ATTEMPTS {
+        let known = payloads::find(&core.db.conn().await?, &name.to_string()).await?;
+        let taken = match known {
+            Some(known) => meet(core, origin, name, spooled, &known).await?,
+            None => fresh(core, origin, name, spooled).await?,
+        };
+        if let Some(taken) = taken {
+            return Ok(taken);
+        }
     }
+    Err(ServiceError::Unavailable(format!(
+        "{name} was not taken in: it is being removed at the same time; send it again later"
+    )))
+}
+
+/// A bundle whose name is not known.
+async fn fresh(
+    core: &Core,
+    origin: &Origin<'_>,
+    name: &BundleName,
+    spooled: &Spooled,
+) -> Result<Option<Taken>, ServiceError> {
+    let filename = name.to_string();
     let config = &core.config;
     let judged = judge::judge(
         name,
@@ -246,7 +272,8 @@ async fn process(
                 Verification::Content
             };
             core.metrics.ingest.verification_failures.inc(check);
-            return store::quarantine(core, origin, &filename, spooled, &fault).await;
+            let taken = store::quarantine(core, origin, &filename, spooled, &fault).await?;
+            return Ok(Some(taken));
         }
     };
     failpoint("ingest-before-object");
@@ -258,7 +285,7 @@ async fn process(
         .map_err(not_kept)?;
     failpoint("ingest-after-object");
     match store::insert(core, origin, name, spooled, &good).await? {
-        Ok(taken) => Ok(taken),
+        Ok(taken) => Ok(Some(taken)),
         // Another upload of the same name was faster.
         Err(known) => meet(core, origin, name, spooled, &known).await,
     }
@@ -273,14 +300,14 @@ fn not_kept(error: BlobError) -> ServiceError {
     error.into()
 }
 
-/// A bundle whose name is known already.
+/// A bundle whose name is known already. `None`: its row has gone away meanwhile.
 async fn meet(
     core: &Core,
     origin: &Origin<'_>,
     name: &BundleName,
     spooled: &Spooled,
     known: &payloads::Known,
-) -> Result<Taken, ServiceError> {
+) -> Result<Option<Taken>, ServiceError> {
     let filename = name.to_string();
     let got = spooled.expect;
     if known.sha256 != got.sha256 {
@@ -292,17 +319,23 @@ async fn meet(
                 known.sha256, got.sha256
             ),
         };
-        return store::quarantine(core, origin, &filename, spooled, &fault).await;
+        let taken = store::quarantine(core, origin, &filename, spooled, &fault).await?;
+        return Ok(Some(taken));
     }
     let key = Key::Payload(got.sha256);
     let whole = known.damaged.is_none() && core.store.head(&key).await? == Some(got.size);
-    if whole {
-        return Ok(Taken {
+    let taken = if whole {
+        Taken {
             outcome: outcome(&filename, spooled, IngestResult::AlreadyThere),
             seq: None,
-        });
+        }
+    } else {
+        store::heal(core, origin, &filename, spooled, known).await?
+    };
+    if known.staged.is_none() || known.staged == origin.staged {
+        return Ok(Some(taken));
     }
-    store::heal(core, origin, &filename, spooled, known).await
+    store::unhide(core, origin, &filename, spooled, known).await
 }
 
 /// An outcome without remarks.

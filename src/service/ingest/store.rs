@@ -7,8 +7,8 @@ use crate::blob::{Key, PutOutcome};
 use crate::bundle::BundleName;
 use crate::db::audit::{self, Entry};
 use crate::db::listen::Change;
-use crate::db::{DbError, patches, payloads, quarantine as held, tiers};
-use crate::domain::Scope;
+use crate::db::{DbError, Tx, patches, payloads, quarantine as held, tiers};
+use crate::domain::{Scope, TierName};
 use crate::service::failpoint::failpoint;
 use crate::service::{Core, ServiceError, quarantine as service};
 use crate::wire::admin::IngestResult;
@@ -43,12 +43,12 @@ pub(super) async fn insert(
     }
     let mut outcome = outcome(&filename, spooled, IngestResult::Stored);
     outcome.warning.clone_from(&good.warning);
-    let seq = Some(seq);
     Ok(Ok(Taken { outcome, seq }))
 }
 
-/// The place in the audit log, and whether a quarantined file became this payload; or who was faster.
-type Written = Result<(i64, bool), payloads::Known>;
+/// The place in the audit log, and whether a quarantined file became this payload; or who was faster. What is staged has
+/// no place in the log before it becomes visible.
+type Written = Result<(Option<i64>, bool), payloads::Known>;
 
 async fn try_insert(
     core: &Core,
@@ -64,7 +64,7 @@ async fn try_insert(
     let signer = signer.filter(|_| good.signature == 1);
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
-    let (patch_id, new_patch) = patches::ensure(&tx, name.version).await?;
+    let (patch_id, _) = patches::ensure(&tx, name.version).await?;
     let new = payloads::New {
         patch_id,
         filename,
@@ -83,7 +83,9 @@ async fn try_insert(
         obsolete: examined.obsolete,
         source: origin.source,
         added_by: &origin.actor.name,
+        staged: origin.staged,
     };
+    let unseen = !patches::unseen(&tx, &[patch_id]).await?.is_empty();
     let Some(_) = payloads::insert(&tx, &new).await? else {
         let known = payloads::find(&tx, filename).await?;
         return known.map(Err).ok_or_else(|| {
@@ -92,15 +94,13 @@ async fn try_insert(
             ))
         });
     };
-    let mut tier = None;
-    if new_patch {
-        tiers::lock_shared(&tx).await?;
-        tier = tiers::order(&tx).await?.into_iter().next();
-        if let Some(first) = &tier {
-            let (all, actor) = (Scope::default(), &origin.actor.name);
-            tiers::promote(&tx, patch_id, first.id, &all, actor, "new patch").await?;
-        }
+    if origin.staged.is_some() {
+        failpoint("stage-before-commit");
+        tx.commit().await?;
+        failpoint("stage-after-commit");
+        return Ok(Ok((None, false)));
     }
+    let tier = enter(&tx, origin, patch_id, unseen).await?;
     let released = held::delete_file(&tx, filename, &expect.sha256).await?;
     let entry = Entry {
         actor: origin.actor,
@@ -113,14 +113,82 @@ async fn try_insert(
             "signature": good.signature,
             "signer": new.signer,
             "warning": good.warning,
-            "new-patch-in-tier": tier.map(|t| t.name),
+            "new-patch-in-tier": tier,
             "released-from-quarantine": released,
         }),
     };
     let seq = audit::append(&tx, entry, Change::Catalog).await?;
     failpoint("ingest-before-commit");
     tx.commit().await?;
-    Ok(Ok((seq, released.is_some())))
+    Ok(Ok((Some(seq), released.is_some())))
+}
+
+/// Lets a patch that nobody has seen yet enter the first tier; that tier's name.
+async fn enter(
+    tx: &Tx<'_>,
+    origin: &Origin<'_>,
+    patch_id: i32,
+    unseen: bool,
+) -> Result<Option<TierName>, DbError> {
+    if !unseen {
+        return Ok(None);
+    }
+    tiers::lock_shared(tx).await?;
+    let Some(first) = tiers::order(tx).await?.into_iter().next() else {
+        return Ok(None);
+    };
+    let (all, actor) = (Scope::default(), &origin.actor.name);
+    tiers::promote(tx, patch_id, first.id, &all, actor, "new patch").await?;
+    Ok(Some(first.name))
+}
+
+/// Makes a payload visible that a sync had staged or a pruning had hidden; `None` if it went away meanwhile. For a sync
+/// it only becomes one of its staged ones.
+pub(super) async fn unhide(
+    core: &Core,
+    origin: &Origin<'_>,
+    filename: &str,
+    spooled: &Spooled,
+    known: &payloads::Known,
+) -> Result<Option<Taken>, ServiceError> {
+    let mut conn = core.db.conn().await?;
+    let tx = conn.begin().await?;
+    if let Some(run) = origin.staged {
+        let there = payloads::stage_again(&tx, known.id, run).await?;
+        tx.commit().await?;
+        let outcome = outcome(filename, spooled, IngestResult::AlreadyThere);
+        return Ok(there.then_some(Taken { outcome, seq: None }));
+    }
+    let Some((patch_id, version)) = payloads::patch_of(&tx, known.id).await? else {
+        return Ok(None);
+    };
+    let unseen = !patches::unseen(&tx, &[patch_id]).await?.is_empty();
+    let shown = payloads::unstage(&tx, known.id, origin.source, &origin.actor.name).await?;
+    if shown.is_none() {
+        return Ok(None);
+    }
+    let tier = enter(&tx, origin, patch_id, unseen).await?;
+    let entry = Entry {
+        actor: origin.actor,
+        action: "payload.ingest",
+        target: filename,
+        details: json!({
+            "sha256": spooled.expect.sha256,
+            "size": spooled.expect.size,
+            "source": origin.source,
+            "version": version,
+            "verified-when": "it was staged",
+            "new-patch-in-tier": tier,
+        }),
+    };
+    let seq = audit::append(&tx, entry, Change::Catalog).await?;
+    failpoint("ingest-before-commit");
+    tx.commit().await?;
+    let outcome = outcome(filename, spooled, IngestResult::Stored);
+    Ok(Some(Taken {
+        outcome,
+        seq: Some(seq),
+    }))
 }
 
 /// Stores the object of a known payload again, whose own is damaged or gone.

@@ -1,4 +1,4 @@
-//! Long work that an administrator asked for. `POST storage/refresh`, `POST storage/verify` (no body) are answered with
+//! Long work that an administrator asked for. `POST storage/refresh`, `POST storage/prune`, `POST storage/verify` (no body) are answered with
 //! a [`Job`] (202); `GET jobs`, `GET jobs/{id}`.
 
 use super::is_false;
@@ -15,6 +15,15 @@ pub struct RefreshRequest {
     #[serde(default, skip_serializing_if = "is_false")]
     pub remove_originals: bool,
     /// Only say what would be taken in.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dry_run: bool,
+}
+
+/// `POST storage/prune`: removes payloads that no filter of intake admits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct PruneRequest {
+    /// Only say what would be removed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
 }
@@ -51,6 +60,10 @@ pub enum JobItemResult {
     Missing,
     /// Verify: was damaged or missing before and is whole again.
     Repaired,
+    /// Prune: no filter admits it and no machine needs it; it was removed.
+    Pruned,
+    /// Prune: no filter admits it, but a machine's kernel could need it.
+    Kept,
     /// The item could not be dealt with, e.g. the storage did not answer.
     Failed,
 }
@@ -108,7 +121,7 @@ pub struct JobItem {
 pub struct Job {
     /// Id.
     pub id: i64,
-    /// `storage-refresh` or `storage-verify`; further kinds may come.
+    /// `storage-refresh`, `storage-verify` or `storage-prune`; further kinds may come.
     pub kind: String,
     /// How far it is.
     pub state: JobState,

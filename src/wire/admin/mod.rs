@@ -13,12 +13,14 @@ mod patches;
 mod payloads;
 mod reports;
 mod sessions;
+mod sync;
+mod sync_tokens;
 mod tiers;
 mod tokens;
 
 pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
-pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, RefreshRequest};
+pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, PruneRequest, RefreshRequest};
 pub use machines::{
     ExplainReason, Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineMove,
     MachineQuery, MachineRevoke, OfferedPayload,
@@ -40,6 +42,13 @@ pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
     Session, WhoAmI,
 };
+pub use sync::{
+    FilterChange, FilterSide, PromotionGone, SyncConfirm, SyncFilter, SyncFilters,
+    SyncFiltersQuery, SyncIndex, SyncItem, SyncItemResult, SyncLeader, SyncOutcome, SyncPending,
+    SyncPhase, SyncProgress, SyncReport, SyncRun, SyncShrink, SyncSkipped, SyncState, SyncStatus,
+    TierGone, TiersPreview,
+};
+pub use sync_tokens::{PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
 

@@ -7,7 +7,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use livepatch_onprem::blob::{PatchCache, Store};
 use livepatch_onprem::bundle::TrustStore;
-use livepatch_onprem::config::Config;
+use livepatch_onprem::config::{Config, SyncDriver};
 use livepatch_onprem::db::sessions::NewSession;
 use livepatch_onprem::db::{admins, catalog, sessions};
 use livepatch_onprem::domain::token::MachineTokenKey;
@@ -20,6 +20,7 @@ use livepatch_onprem::service::census::Counts;
 use livepatch_onprem::service::checkin;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
+use livepatch_onprem::service::peer::Indexes;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
 use livepatch_onprem::telemetry::Metrics;
 use serde_json::Value;
@@ -95,6 +96,10 @@ impl TestAdmin {
             ..Config::default()
         };
         config.patch_storage.filesystem_path = folder.path().to_owned();
+        // Nothing runs here by itself, but it can be asked for.
+        config.patch_sync.enabled = true;
+        config.patch_sync.driver = SyncDriver::Directory;
+        config.patch_sync.directory = Some(folder.path().to_owned());
         change(&mut config);
         let store = Store::open(&config.patch_storage, &config.database)
             .await
@@ -132,6 +137,7 @@ impl TestAdmin {
             cache: PatchCache::new(&config.patch_cache, store.clone()),
             gate: Gate::new(&config.ingest),
             jobs: Runner::new(),
+            indexes: Indexes::default(),
             metrics: Metrics::new(),
             store,
             trust: Some(trust),

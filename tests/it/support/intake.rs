@@ -17,6 +17,7 @@ use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::census::Counts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
+use livepatch_onprem::service::peer::Indexes;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +51,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         metrics: Arc::clone(&core.metrics),
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
+        indexes: Indexes::default(),
         captures: Captures::default(),
         counts: Counts::default(),
         machine_key: core.machine_key.clone(),
@@ -152,6 +154,7 @@ impl TestAdmin {
                 obsolete: false,
                 source: "test",
                 added_by: "test",
+                staged: None,
             };
             payloads::insert(&conn, &row).await.unwrap().unwrap();
             if new {

@@ -1,8 +1,10 @@
 //! What the integration tests share.
 
 pub mod admin;
+pub mod airgap;
 pub mod cluster;
 pub mod db;
+pub mod front;
 pub mod intake;
 pub mod kmod;
 pub mod ledger;

@@ -1,0 +1,552 @@
+//! `sync`: trigger, status, reports, confirm, reset, filters.
+
+use super::client::Client;
+use super::context::{Context, PageArgs, list};
+use super::output::{
+    Row, Show, View, blocks, bytes, flag, properties, rows, some, text, titled, word,
+};
+use super::upload::style;
+use super::{CliError, Exit, prompt};
+use crate::domain::TierName;
+use crate::wire::admin::{
+    FilterChange, FilterSide, PageQuery, SyncConfirm, SyncFilter, SyncFilters, SyncFiltersQuery,
+    SyncItem, SyncPending, SyncReport, SyncRun, SyncSkipped, SyncState, SyncStatus,
+};
+use clap::{Args, Subcommand};
+use indicatif::{ProgressBar, ProgressDrawTarget};
+use reqwest::Method;
+use std::time::Duration;
+
+/// How often a run is looked at.
+const INTERVAL: Duration = Duration::from_millis(300);
+
+/// Commands on sync.
+#[derive(Debug, Subcommand)]
+pub enum SyncCommand {
+    /// Fetch what is new upstream now
+    Trigger {
+        /// Wait for its end, with a progress bar; the exit code tells how it ended
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Show how sync stands: where from, when last, what waits
+    Status,
+    /// List the runs, newest first
+    Reports(PageArgs),
+    /// Show what came of a run
+    Report {
+        /// Its id
+        id: i64,
+    },
+    /// Show what waits to be confirmed
+    Preview,
+    /// Confirm what waits, and fetch
+    Confirm(ConfirmArgs),
+    /// Forget what is known of the upstream: its deployment, keys and version
+    Reset,
+    /// List the servers that pull from this one
+    Peers(PageArgs),
+    /// Show what other filters would add and drop
+    Filters(FilterArgs),
+}
+
+/// Arguments of `sync confirm`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: livepatch-admin sync confirm --move beta=candidate")]
+pub struct ConfirmArgs {
+    /// Where machines and tokens of a tier that goes are moved; may be given several times
+    #[arg(long = "move", value_name = "OLD=NEW", value_parser = parse_move)]
+    pub moves: Vec<(TierName, TierName)>,
+}
+
+fn parse_move(text: &str) -> Result<(TierName, TierName), String> {
+    let (old, new) = text
+        .split_once('=')
+        .ok_or("OLD=NEW expected, e.g. beta=candidate")?;
+    let tier = |name: &str| name.parse::<TierName>().map_err(|e| e.to_string());
+    Ok((tier(old)?, tier(new)?))
+}
+
+/// Arguments of `sync filters`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is not given stays as configured; `all` takes a filter away.\n\
+    Example: livepatch-admin sync filters --flavors generic,aws --minimum-kernel-version 5.15"
+)]
+pub struct FilterArgs {
+    /// Architectures, separated by commas
+    #[arg(long, value_name = "LIST")]
+    pub architectures: Option<String>,
+    /// Flavours, separated by commas
+    #[arg(long, value_name = "LIST", alias = "flavours")]
+    pub flavors: Option<String>,
+    /// The oldest kernel
+    #[arg(long, value_name = "VERSION")]
+    pub minimum_kernel_version: Option<String>,
+    /// Beginnings of kernel versions, separated by commas
+    #[arg(long, value_name = "LIST")]
+    pub kernel_prefixes: Option<String>,
+    /// Only kernels that machines run
+    #[arg(long, value_name = "true|false")]
+    pub only_our_kernels: Option<bool>,
+}
+
+impl Row for SyncRun {
+    const HEADER: &'static [&'static str] = &[
+        "id",
+        "cause",
+        "state",
+        "added",
+        "quarantined",
+        "fetched",
+        "by",
+        "started",
+        "finished",
+        "why",
+    ];
+    const NONE: &'static str = "Nothing was fetched yet.";
+
+    fn cells(&self, view: &View) -> Vec<String> {
+        vec![
+            self.id.to_string(),
+            self.cause.clone(),
+            word(&self.state),
+            self.added.to_string(),
+            self.quarantined.to_string(),
+            bytes(self.progress.bytes),
+            self.actor.clone(),
+            view.some_time(self.started_at),
+            view.some_time(self.finished_at),
+            some(self.code.as_ref()),
+        ]
+    }
+}
+
+impl Show for SyncRun {
+    fn show(&self, view: &View) -> String {
+        properties(
+            [
+                ("Run", self.id.to_string()),
+                ("From", self.upstream.clone()),
+                ("Cause", self.cause.clone()),
+                ("State", word(&self.state)),
+                ("Why", some(self.error.as_ref())),
+                ("Fetched", bytes(self.progress.bytes)),
+                ("By", self.actor.clone()),
+                ("Asked for", view.time(self.queued_at)),
+                ("Started", view.some_time(self.started_at)),
+                ("Finished", view.some_time(self.finished_at)),
+            ],
+            view,
+        )
+    }
+}
+
+impl Row for SyncItem {
+    const HEADER: &'static [&'static str] = &["file", "result", "size", "reason"];
+    const NONE: &'static str = "none";
+
+    fn cells(&self, _: &View) -> Vec<String> {
+        vec![
+            self.filename.clone(),
+            word(&self.result),
+            bytes(self.bytes),
+            text(&self.reason),
+        ]
+    }
+}
+
+impl Row for SyncSkipped {
+    const HEADER: &'static [&'static str] = &["filter", "payloads", "such as"];
+    const NONE: &'static str = "none";
+
+    fn cells(&self, _: &View) -> Vec<String> {
+        vec![
+            self.filter.clone(),
+            self.payloads.to_string(),
+            some(self.names.first()),
+        ]
+    }
+}
+
+fn side(title: &str, side: &FilterSide) -> String {
+    if side.payloads == 0 {
+        return format!("{title}: nothing");
+    }
+    let mut lines = side.names.join("\n");
+    let named = side.names.len() as u64;
+    if side.payloads > named {
+        lines = format!("{lines}\nand {} more", side.payloads - named);
+    }
+    let head = format!("{title}: {} payloads, {}", side.payloads, bytes(side.bytes));
+    titled(&head, &lines)
+}
+
+fn change(change: &FilterChange) -> String {
+    blocks([
+        side("Adds", &change.adds),
+        side("Drops (kept until `storage prune`)", &change.drops),
+    ])
+}
+
+impl Show for SyncReport {
+    fn show(&self, view: &View) -> String {
+        let outcome = &self.outcome;
+        let number = |n: u64| {
+            if n == 0 {
+                "-".to_owned()
+            } else {
+                n.to_string()
+            }
+        };
+        let new: Vec<String> = outcome
+            .new_patches
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        let counts = properties(
+            [
+                ("Upstream has", outcome.offered.to_string()),
+                ("Here before", outcome.there.to_string()),
+                ("Fetched by an earlier run", number(outcome.resumed)),
+                ("Fetched", outcome.fetched.to_string()),
+                ("Added", outcome.added.to_string()),
+                ("Mended", number(outcome.healed)),
+                ("Quarantined", number(outcome.quarantined)),
+                (
+                    "In quarantine from before",
+                    number(outcome.quarantined_before),
+                ),
+                ("Withdrawn, now held", number(outcome.withdrawn)),
+                ("There again, not held", number(outcome.returned)),
+                ("Blocks taken over", number(outcome.blocks_placed)),
+                ("Blocks lifted", number(outcome.blocks_lifted)),
+                ("Kernel table replaced", flag(outcome.kernels_changed)),
+                ("Tiers changed", flag(outcome.tiers_changed)),
+                ("New patches", text(&new.join(" "))),
+                ("Seconds", format!("{:.1}", self.seconds)),
+            ],
+            view,
+        );
+        let skipped = if outcome.skipped.is_empty() {
+            String::new()
+        } else {
+            titled("Kept out by filters", &rows(&outcome.skipped, view))
+        };
+        let changed = outcome
+            .filter_change
+            .as_ref()
+            .map(|c| titled("The filters are others than at the last run", &change(c)));
+        let items = if self.items.is_empty() {
+            String::new()
+        } else {
+            rows(&self.items, view)
+        };
+        let left_out = match self.items_left_out {
+            0 => String::new(),
+            n => format!("{n} more are not named."),
+        };
+        blocks([
+            self.run.show(view),
+            counts,
+            skipped,
+            changed.unwrap_or_default(),
+            outcome
+                .pending
+                .as_ref()
+                .map(|p| p.show(view))
+                .unwrap_or_default(),
+            items,
+            left_out,
+        ])
+    }
+}
+
+impl Show for SyncPending {
+    fn show(&self, _: &View) -> String {
+        let mut parts = Vec::new();
+        if let Some(shrink) = &self.shrink {
+            let head = format!(
+                "Upstream does not have {} of {} payloads any more (limit {}%); they would be held here:",
+                shrink.gone, shrink.before, shrink.limit
+            );
+            parts.push(titled(&head, &shrink.names.join("\n")));
+        }
+        if let Some(tiers) = &self.tiers {
+            let names: Vec<&str> = tiers.tiers.iter().map(TierName::as_str).collect();
+            let mut lines = vec![format!("Tiers afterwards: {}", names.join(" "))];
+            for gone in &tiers.removed {
+                lines.push(format!(
+                    "goes: {} ({} machines, {} auth tokens, {} sync tokens)",
+                    gone.name, gone.machines, gone.auth_tokens, gone.sync_tokens
+                ));
+            }
+            lines.push(format!(
+                "promotions: {} come, {} go",
+                tiers.promotions_added, tiers.promotions_removed
+            ));
+            for gone in &tiers.promotions {
+                lines.push(format!("goes: {} in {}", gone.version, gone.tier));
+            }
+            let head = "Tiers and promotions of upstream would take the place of those here:";
+            parts.push(titled(head, &lines.join("\n")));
+        }
+        if self.confirmed {
+            parts.push("It is confirmed; the next run goes on.".to_owned());
+        }
+        if parts.is_empty() {
+            parts.push("Nothing waits.".to_owned());
+        }
+        blocks(parts)
+    }
+}
+
+fn filter(filter: &SyncFilter) -> String {
+    let list = |list: &[String]| text(&list.join(","));
+    let parts = [
+        ("architectures", list(&filter.architectures)),
+        ("flavors", list(&filter.flavors)),
+        (
+            "minimum-kernel-version",
+            text(&filter.minimum_kernel_version),
+        ),
+        ("kernel-prefixes", list(&filter.kernel_prefixes)),
+        ("our-kernels", some(filter.our_kernels)),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(_, value)| value != "-")
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    if parts.is_empty() {
+        "none".to_owned()
+    } else {
+        parts.join(" ")
+    }
+}
+
+fn age(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+impl Show for SyncStatus {
+    fn show(&self, view: &View) -> String {
+        let index = self.index.as_ref();
+        let keys = index.map(|i| {
+            let keys: Vec<String> = i.keys.iter().map(ToString::to_string).collect();
+            keys.join(" ")
+        });
+        let head = properties(
+            [
+                (
+                    "Enabled",
+                    if self.enabled { "yes" } else { "no" }.to_owned(),
+                ),
+                ("Driver", self.driver.clone()),
+                ("From", self.upstream.clone()),
+                (
+                    "Leader",
+                    some(
+                        self.leader
+                            .as_ref()
+                            .map(|l| format!("{} (epoch {})", l.holder, l.epoch)),
+                    ),
+                ),
+                ("Last success", view.some_time(self.succeeded_at)),
+                ("Age", some(self.age.map(age))),
+                (
+                    "At work",
+                    some(
+                        self.running
+                            .as_ref()
+                            .map(|r| format!("run {} ({})", r.id, word(&r.state))),
+                    ),
+                ),
+                (
+                    "Last run",
+                    some(
+                        self.last
+                            .as_ref()
+                            .map(|r| format!("run {} ({})", r.id, word(&r.state))),
+                    ),
+                ),
+                (
+                    "Error",
+                    some(self.last.as_ref().and_then(|r| {
+                        let code = r.code.as_ref()?;
+                        Some(format!(
+                            "{code}: {}",
+                            r.error.as_deref().unwrap_or_default()
+                        ))
+                    })),
+                ),
+                ("Next run", view.some_time(self.next_run)),
+                ("Deployment", some(index.map(|i| i.deployment))),
+                ("Tier", some(index.map(|i| &i.tier))),
+                ("Index version", some(index.map(|i| i.version))),
+                ("Index signed", view.some_time(index.map(|i| i.issued_at))),
+                ("Keys", some(keys)),
+                ("Tiers are upstream's", flag(self.sync_tiers)),
+                ("Filters", filter(&self.filter)),
+            ],
+            view,
+        );
+        let pending = self.pending.as_ref().map(|pending| {
+            let next = "Next: livepatch-admin sync confirm".to_owned();
+            blocks([titled("Waits for a person", &pending.show(view)), next])
+        });
+        blocks([head, pending.unwrap_or_default()])
+    }
+}
+
+impl Show for SyncFilters {
+    fn show(&self, view: &View) -> String {
+        let head = properties(
+            [
+                ("Configured", filter(&self.current)),
+                ("Asked about", filter(&self.proposed)),
+                ("Upstream has", self.known.to_string()),
+            ],
+            view,
+        );
+        blocks([head, change(&self.change)])
+    }
+}
+
+/// How a run's end is told in the exit code.
+fn verdict(run: &SyncRun) -> Result<Exit, CliError> {
+    match run.state {
+        SyncState::Failed | SyncState::Waiting => Err(CliError::Sync {
+            id: run.id,
+            waits: run.state == SyncState::Waiting,
+            why: run
+                .error
+                .clone()
+                .unwrap_or_else(|| "the server gives no reason".to_owned()),
+        }),
+        _ if run.quarantined > 0 => Ok(Exit::Unsound),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// Follows a run to its end with a progress bar, and shows what came of it.
+async fn follow(context: &Context, client: &Client, id: i64) -> Result<Exit, CliError> {
+    let target = if context.progress() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
+    let bar = ProgressBar::with_draw_target(None, target);
+    bar.set_style(style("{msg} [{wide_bar}] {pos}/{len} {eta}"));
+    let id = id.to_string();
+    let report = loop {
+        let report: SyncReport = client
+            .get(&["sync", "reports", &id], &PageQuery::default())
+            .await?;
+        let progress = &report.run.progress;
+        bar.set_message(format!(
+            "{} {}",
+            word(&progress.phase),
+            bytes(progress.bytes)
+        ));
+        if let Some(total) = progress.total {
+            bar.set_length(total);
+        }
+        bar.set_position(progress.done);
+        if !matches!(report.run.state, SyncState::Queued | SyncState::Running) {
+            break report;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    };
+    bar.finish_and_clear();
+    context.show(&report)?;
+    verdict(&report.run)
+}
+
+/// Runs a command on sync.
+pub async fn run(context: &Context, command: SyncCommand) -> Result<Exit, CliError> {
+    let client = context.client()?;
+    match command {
+        SyncCommand::Trigger { wait } => {
+            let run: SyncRun = client.call(Method::POST, &["sync", "trigger"]).await?;
+            if wait {
+                return follow(context, &client, run.id).await;
+            }
+            let sentence = format!(
+                "Run {} is {}; see what comes of it: livepatch-admin sync report {}",
+                run.id,
+                word(&run.state),
+                run.id
+            );
+            context.done(&run, &sentence)?;
+        }
+        SyncCommand::Status => context.show(&status(&client).await?)?,
+        SyncCommand::Preview => {
+            let pending = status(&client).await?.pending.unwrap_or_default();
+            context.show(&pending)?;
+        }
+        SyncCommand::Reports(page) => {
+            let page = list::<SyncRun, _>(&client, &["sync", "reports"], page, |cursor, limit| {
+                PageQuery {
+                    cursor,
+                    limit: Some(limit),
+                }
+            })
+            .await?;
+            context.show(&page)?;
+            context.more(page.next_cursor.as_deref());
+        }
+        SyncCommand::Report { id } => {
+            let id = id.to_string();
+            let report: SyncReport = client
+                .get(&["sync", "reports", &id], &PageQuery::default())
+                .await?;
+            context.show(&report)?;
+        }
+        SyncCommand::Confirm(args) => confirm(context, &client, args).await?,
+        SyncCommand::Peers(page) => super::sync_tokens::peers(context, page).await?,
+        SyncCommand::Reset => {
+            let act = "Forget the deployment, keys and version of the upstream";
+            prompt::confirm(act, context.global.yes)?;
+            let status: SyncStatus = client.call(Method::POST, &["sync", "reset"]).await?;
+            let sentence = "It is forgotten; the next run is a first contact.";
+            context.done(&status, sentence)?;
+        }
+        SyncCommand::Filters(args) => {
+            let query = SyncFiltersQuery {
+                architectures: args.architectures,
+                flavors: args.flavors,
+                minimum_kernel_version: args.minimum_kernel_version,
+                kernel_prefixes: args.kernel_prefixes,
+                only_our_kernels: args.only_our_kernels,
+            };
+            let filters: SyncFilters = client.get(&["sync", "filters"], &query).await?;
+            context.show(&filters)?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+async fn status(client: &Client) -> Result<SyncStatus, CliError> {
+    client.get(&["sync", "status"], &PageQuery::default()).await
+}
+
+async fn confirm(context: &Context, client: &Client, args: ConfirmArgs) -> Result<(), CliError> {
+    let pending = status(client).await?.pending.unwrap_or_default();
+    let Some(digest) = pending.digest else {
+        return Err(CliError::Usage("nothing waits to be confirmed".to_owned()));
+    };
+    context.note(&pending.show(context.view()));
+    prompt::confirm("Let it go on", context.global.yes)?;
+    let body = SyncConfirm {
+        digest,
+        r#move: args.moves.into_iter().collect(),
+    };
+    let status: SyncStatus = client
+        .send(Method::POST, &["sync", "confirm"], &body)
+        .await?;
+    context.done(
+        &status,
+        "It is confirmed, and a run is asked for: livepatch-admin sync trigger --wait follows it",
+    )
+}

@@ -1,0 +1,210 @@
+//! From a listing to what is to be done. Pure.
+
+use crate::bundle::BundleName;
+use crate::db::payloads::PRUNED;
+use crate::db::staged::Stored;
+use crate::domain::Sha256;
+use crate::index::{IntakeFilter, Skipped, State, Summary};
+use crate::upstream::{Listing, Offered};
+use crate::wire::admin::{FilterChange, FilterSide, SyncShrink, SyncSkipped};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+
+/// Names that are given as examples.
+pub(super) const EXAMPLES: usize = 20;
+
+/// Payloads of an upstream by file name.
+pub(super) type Names = BTreeMap<String, Offered>;
+
+/// What a listing names; a name that is there twice counts once.
+pub(super) fn names(listing: &Listing) -> Names {
+    let by_name = |payload: &Offered| (payload.name.to_string(), payload.clone());
+    listing.payloads.iter().map(by_name).collect()
+}
+
+/// The text that is kept of a listing without an index: a line each, name, bytes, content, separated by tabs.
+pub(super) fn lines(names: &Names) -> String {
+    let mut text = String::new();
+    for (name, offered) in names {
+        let size = offered.size.map(|s| s.to_string()).unwrap_or_default();
+        let sha256 = offered.sha256.map(|s| s.to_string()).unwrap_or_default();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}\t{size}\t{sha256}");
+    }
+    text
+}
+
+/// Reads what was kept of a listing: the state of an index, or [`lines`]. What cannot be read is passed over: it was written by
+/// another version, and a listing that knows too little of before only withholds less.
+pub(super) fn read(text: &str, index: bool) -> Names {
+    let offered = |name: &str, sha256: Option<Sha256>, size: Option<u64>| {
+        let parsed: BundleName = name.parse().ok()?;
+        let offered = Offered {
+            name: parsed,
+            sha256,
+            size,
+        };
+        Some((name.to_owned(), offered))
+    };
+    if index {
+        let state = State::parse(text).unwrap_or_default();
+        return state
+            .payloads()
+            .filter_map(|p| offered(&p.filename, Some(p.sha256), Some(p.size)))
+            .collect();
+    }
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split('\t');
+            let name = fields.next()?;
+            let size = fields.next().and_then(|f| f.parse().ok());
+            offered(name, fields.next().and_then(|f| f.parse().ok()), size)
+        })
+        .collect()
+}
+
+fn same(a: Option<&Sha256>, b: Option<&Sha256>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    }
+}
+
+/// Payloads of before that are not there any more, or with another content. A driver without an index may have been asked for
+/// less, so for it only what the filter admits counts.
+pub(super) fn shrink(
+    before: &Names,
+    now: &Names,
+    filter: Option<&IntakeFilter>,
+    limit: u32,
+) -> Option<SyncShrink> {
+    let counted = || {
+        before
+            .iter()
+            .filter(|(_, o)| filter.is_none_or(|f| f.admits(&o.name).is_ok()))
+    };
+    let gone: Vec<&String> = counted()
+        .filter(|(name, old)| {
+            now.get(*name)
+                .is_none_or(|new| !same(old.sha256.as_ref(), new.sha256.as_ref()))
+        })
+        .map(|(name, _)| name)
+        .collect();
+    let summary = Summary {
+        added: 0,
+        gone: gone.len() as u64,
+        before: counted().count() as u64,
+    };
+    summary.shrinks_beyond(limit).then(|| SyncShrink {
+        before: summary.before,
+        gone: summary.gone,
+        limit,
+        names: gone.into_iter().take(EXAMPLES).cloned().collect(),
+    })
+}
+
+/// What is to be done with what is offered.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// To be fetched.
+    pub(super) fetch: Vec<Offered>,
+    /// Fetched by an earlier run, and whole.
+    pub(super) resumed: Vec<(Offered, Sha256, u64)>,
+    /// Staged rows whose content upstream replaced.
+    pub(super) replaced: Vec<i64>,
+    /// Here and visible.
+    pub(super) there: u64,
+    /// Kept out, by filter.
+    pub(super) skipped: BTreeMap<Skipped, SyncSkipped>,
+}
+
+/// Sorts what is offered.
+pub(super) fn plan(names: &Names, filter: &IntakeFilter, stored: &HashMap<String, Stored>) -> Plan {
+    let mut plan = Plan::default();
+    for (name, offered) in names {
+        let row = stored.get(name);
+        let visible = row.filter(|row| row.staged.is_none());
+        let agrees = |row: &Stored| {
+            same(offered.sha256.as_ref(), Some(&row.sha256))
+                && (offered.sha256.is_some() || offered.size.is_none_or(|size| size == row.size))
+        };
+        if let Some(row) = visible
+            && agrees(row)
+        {
+            // What is here is mended whatever the filters say now.
+            if row.damaged {
+                plan.fetch.push(offered.clone());
+            } else {
+                plan.there += 1;
+            }
+            continue;
+        }
+        if let Err(by) = filter.admits(&offered.name) {
+            let skipped = plan.skipped.entry(by).or_insert_with(|| SyncSkipped {
+                filter: by.key().to_owned(),
+                ..SyncSkipped::default()
+            });
+            skipped.payloads += 1;
+            if skipped.names.len() < EXAMPLES {
+                skipped.names.push(name.clone());
+            }
+            continue;
+        }
+        match row {
+            Some(row) if row.staged.is_some_and(|run| run != PRUNED) => {
+                if !agrees(row) {
+                    plan.replaced.push(row.id);
+                    plan.fetch.push(offered.clone());
+                } else if row.damaged {
+                    plan.fetch.push(offered.clone());
+                } else {
+                    plan.resumed.push((offered.clone(), row.sha256, row.size));
+                }
+            }
+            _ => plan.fetch.push(offered.clone()),
+        }
+    }
+    plan
+}
+
+fn side<'a>(found: impl Iterator<Item = (&'a String, u64)>) -> FilterSide {
+    let mut side = FilterSide::default();
+    for (name, bytes) in found {
+        side.payloads += 1;
+        side.bytes += bytes;
+        if side.names.len() < EXAMPLES {
+            side.names.push(name.clone());
+        }
+    }
+    side
+}
+
+/// What another filter adds of what upstream has, and drops of what is here.
+pub(super) fn change(
+    names: &Names,
+    stored: &HashMap<String, Stored>,
+    before: &IntakeFilter,
+    after: &IntakeFilter,
+) -> FilterChange {
+    let visible = |name: &String| stored.get(name).is_some_and(|row| row.staged.is_none());
+    let adds = names
+        .iter()
+        .filter(|(name, o)| {
+            !visible(name) && before.admits(&o.name).is_err() && after.admits(&o.name).is_ok()
+        })
+        .map(|(name, o)| (name, o.size.unwrap_or_default()));
+    let drops = stored
+        .iter()
+        .filter(|(name, row)| {
+            let parsed = name.parse::<BundleName>();
+            row.staged.is_none()
+                && parsed.is_ok_and(|n| before.admits(&n).is_ok() && after.admits(&n).is_err())
+        })
+        .map(|(name, row)| (name, row.size));
+    let mut drops: Vec<(&String, u64)> = drops.collect();
+    drops.sort_unstable();
+    FilterChange {
+        adds: side(adds),
+        drops: side(drops.into_iter()),
+    }
+}

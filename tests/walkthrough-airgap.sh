@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# The air gap, told step by step on real input: a connected staging node takes in live patches and lets one reach stable; an
+# archive in small volumes is carried to a server without any network, which trusts nothing but the key that was read out to
+# it; a machine there is patched; and how its fleet fares is carried back out.
+#
+#   tests/walkthrough-airgap.sh     (or `make walkthrough`, which builds first)
+#
+# Starts two servers of their own, each with its own database and storage, in a temporary directory on free loopback ports, and
+# leaves nothing behind. Every step is checked: the first thing that is not as told ends the walkthrough with an error.
+# LIVEPATCH_BIN_DIR says where the commands are; target/debug if it is not set. Needs what `tests/setup.sh run` installs.
+set -euo pipefail
+name=walkthrough-airgap
+. "$(dirname "${BASH_SOURCE[0]}")/narrated.sh"
+
+# The two sites. Each has its server, its administrator's session and its configuration; `at SITE` turns to one of them.
+declare -A url_of pid_of
+stick=$work/stick
+at() {
+  export LIVEPATCH_URL=${url_of[$1]} XDG_STATE_HOME=$work/$1/home LIVEPATCH_CONFIG_LOCATION=$work/$1/livepatch.yaml
+}
+on_finish() {
+  local site
+  for site in "${!pid_of[@]}"; do
+    kill -TERM "${pid_of[$site]}" 2>/dev/null || true
+    wait "${pid_of[$site]}" 2>/dev/null || true
+    if [ "$1" != 0 ] && [ -s "$work/$site/log" ]; then
+      echo "what the server at $site said:" >&2
+      tail -n 40 "$work/$site/log" >&2
+    fi
+  done
+}
+
+# start SITE: a server that trusts $certificate, with an administrator who is logged in.
+start() {
+  local site=$1 key value
+  mkdir -p "$work/$site"
+  mkfifo "$work/$site.out"
+  url='' password=''
+  livepatch-server quickstart --data-dir "$work/$site" --listen 127.0.0.1:0 --trust-certificate "$certificate" \
+    >"$work/$site.out" 2>"$work/$site/log" &
+  pid_of[$site]=$!
+  exec 3<"$work/$site.out"
+  while [ -z "$url" ] || [ -z "$password" ]; do
+    read -r -t 120 key value <&3 || fail "the server should have printed its URL and the administrator's password"
+    case "$key" in
+      URL) url=$value ;;
+      password) password=$value ;;
+    esac
+  done
+  exec 3<&-
+  url_of[$site]=$url
+  printf '\n     the server at %s runs: %s\n' "$site" "$url"
+  at "$site"
+  log_in
+}
+stop() {
+  local status=0
+  kill -TERM "${pid_of[$1]}"
+  wait "${pid_of[$1]}" || status=$?
+  unset "pid_of[$1]"
+  [ "$status" = 0 ] || fail "the server at $1 ended with exit code $status, 0 was expected"
+  ! grep -qi 'panicked' "$work/$1/log" || fail "the server at $1 panicked"
+}
+# A command that must fail.
+refused() {
+  local status=0
+  printf '\n   $ %s\n' "${*//$work/\$WORK}"
+  said=$("$@" 2>&1) || status=$?
+  printf '%s\n' "${said//$work/\$WORK}" | sed 's/^/     /'
+  [ "$status" != 0 ] || fail "that command should have been refused"
+}
+
+# --- The walkthrough --------------------------------------------------------------------------------------------------
+
+step "Two live patches for this machine's kernel headers are compiled, signed and packed (here: by a script)."
+mapfile -t input < <("$root/tests/quickstart-input.sh" "$work/input")
+[ ${#input[@]} -eq 5 ] || fail "the bundles could not be made, see above"
+certificate=${input[0]} first=${input[1]} second=${input[2]} kernel=${input[3]} arch=${input[4]}
+mkdir "$stick"
+
+step "The staging node, which can reach the outside, has the first patch, and lets it reach stable."
+start staging
+run livepatch-admin --quiet patch upload "$first"
+says "1 stored"
+run livepatch-admin patch promote 106.1 stable --reason "fine on the test machines"
+
+step "The site without network has a server of its own. Its administrator is read the staging node's key, by telephone."
+at staging
+run livepatch-server keys show
+staging_key=$said
+start isolated
+run livepatch-server keys trust "$staging_key" --name staging
+
+step "An archive is written onto a stick, in volumes that fit it."
+at staging
+run livepatch-server export -o "$stick/" --tier stable --volume-size 64KiB
+says "Version "
+since=$(sed -n 's/.*--since \([0-9]*\)$/\1/p' <<<"$said")
+volumes=("$stick"/*.tar)
+[ ${#volumes[@]} -ge 1 ] || fail "there should be a volume on the stick"
+
+step "On the way a byte of it is altered: the isolated server says where, and takes in nothing."
+at isolated
+cp -r "$stick" "$work/altered"
+altered=("$work"/altered/*.tar)
+last=${altered[-1]}
+printf 'X' | dd of="$last" bs=1 seek=$(($(stat -c %s "$last") - 2000)) conv=notrunc status=none
+refused livepatch-server import "$work/altered" --yes
+says "was altered"
+
+step "The archive as it was written: first a look at what it would change, then it is taken in."
+run livepatch-server import "$stick" --dry-run
+says "106.1"
+says "Nothing was changed"
+run livepatch-server import "$stick" --yes --tiers
+says "Done: 1 added"
+run livepatch-admin patch list
+says 106.1
+
+step "A machine at the isolated site is enabled for stable: it is offered the patch, fetches it and verifies it."
+make_token production stable
+run livepatch-client enable --server "$LIVEPATCH_URL" --cert "$certificate" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 \
+  --state-dir "$work/machine" --kernel "$kernel" --arch "$arch" --assume-applied - <"$work/production.token"
+says "patch 106.1 was verified and kept"
+
+step "A week later there is a second patch. Only what is new goes onto the stick."
+at staging
+run livepatch-admin --quiet patch upload "$second"
+run livepatch-admin patch promote 107.1 stable --reason "a week in beta without trouble"
+mkdir "$stick/next"
+run livepatch-server export -o "$stick/next/" --tier stable --since "$since"
+says "1 payload that came after version $since, of 2 in all"
+
+step "It is taken in while the server runs; the machine has it at its next check."
+at isolated
+run livepatch-server import "$stick/next" --yes --tiers
+says "Done: 1 added"
+run livepatch-client check --state-dir "$work/machine" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 --assume-applied
+says "patch 107.1 was verified and kept"
+
+step "The old archive once more: it is older than what was taken in, and is refused."
+refused livepatch-server import "$stick"/*.tar --yes --tiers
+says "this is an older archive"
+
+step "How the fleet fares is carried back out. The staging node trusts the isolated site's key for that."
+run livepatch-server keys show
+isolated_key=$said
+run livepatch-client check --state-dir "$work/machine" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 --assume-applied
+run livepatch-server export --status -o "$stick/status.json"
+at staging
+refused livepatch-server import --status "$stick/status.json"
+says "not signed with a key that is trusted here"
+run livepatch-server keys trust "$isolated_key" --name isolated
+run livepatch-server import --status "$stick/status.json"
+says "107.1"
+run livepatch-admin sync peers
+says "archive"
+
+step "Everything that was done stands in both audit logs."
+run livepatch-admin audit list
+says archive.export
+says status.import
+run livepatch-admin audit verify
+says "The audit log is whole"
+at isolated
+run livepatch-admin audit verify
+says "The audit log is whole"
+
+step "Both servers are told to stop."
+stop staging
+stop isolated
+
+printf '\nwalkthrough-airgap: all %s steps went as told.\n' "$steps"
