@@ -9,6 +9,7 @@ use crate::domain::token::MachineTokenKey;
 use crate::http;
 use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
+use crate::service::contracts::Contracts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
 use crate::service::{Core, Snapshots, checkin};
@@ -117,6 +118,7 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         machine_key,
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
+        contracts: Contracts::new(&config).map_err(StartError::Config)?,
         config,
         stopping: stopping.clone(),
         check_ins,

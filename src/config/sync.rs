@@ -30,6 +30,8 @@ pub struct PatchSync {
     pub downloader_command: String,
     /// `patch-sync.downloader-tarballs` (ours)
     pub downloader_tarballs: Option<PathBuf>,
+    /// `patch-sync.downloader-tier` (ours); empty: the command's own default.
+    pub downloader_tier: String,
     /// `patch-sync.interval`
     pub interval: Duration,
     /// `patch-sync.architectures`; empty: all.
@@ -76,6 +78,7 @@ impl Default for PatchSync {
             directory: None,
             downloader_command: "canonical-livepatch-downloader".to_owned(),
             downloader_tarballs: None,
+            downloader_tier: String::new(),
             interval: Duration::from_hours(1),
             architectures: Vec::new(),
             flavours: ["generic", "lowlatency", "aws"].map(str::to_owned).to_vec(),

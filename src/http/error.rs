@@ -101,6 +101,9 @@ impl From<ServiceError> for ApiError {
             )
             .retry(Duration::from_secs(2))
             .because(text),
+            ServiceError::Away { retry_after, .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "away", text).retry(retry_after)
+            }
             ServiceError::Internal(_) => internal(text),
         }
     }

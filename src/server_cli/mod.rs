@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod config;
 mod healthcheck;
 mod quickstart;
+mod resource_token;
 mod serve;
 
 use crate::cli::docs;
@@ -39,6 +40,8 @@ enum Command {
     Config(config::ConfigArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
+    /// Get this server's resource token from the contracts service of Ubuntu Pro, and store it
+    GetResourceToken(resource_token::ResourceTokenArgs),
     /// Ask a running server whether it is well; for container and service managers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
@@ -56,6 +59,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => serve::migrate(args),
         Command::Config(args) => config::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::GetResourceToken(args) => resource_token::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {
             print!("{}", docs::completion(&mut Cli::command(), shell));

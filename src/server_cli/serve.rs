@@ -37,7 +37,7 @@ pub(super) struct MigrateArgs {
 }
 
 /// Loads the configuration; prints everything that is wrong with it before giving up.
-fn load(path: Option<&Path>) -> anyhow::Result<Loaded> {
+pub(super) fn load(path: Option<&Path>) -> anyhow::Result<Loaded> {
     Config::load(path, process_environment()).map_err(|errors| {
         for error in &errors {
             eprintln!("error: {error}");

@@ -3,7 +3,7 @@
 
 use super::checkin::{CheckIn, NotStored, WORD_LEN};
 use super::explain::reasons;
-use super::{Core, ServiceError};
+use super::{Core, ServiceError, contracts};
 use crate::db::machines::{self, CheckInRow, PingRow};
 use crate::db::words::{self, WordKind};
 use crate::db::{Conn, DbError, tokens};
@@ -11,7 +11,9 @@ use crate::domain::token::{MachineClaims, token_hash};
 use crate::domain::{
     Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion,
 };
-use crate::rollout::{Decision, Facts, Outcome, Payload, Snapshot, TokenError, decide, support};
+use crate::rollout::{
+    AuthTokenEntry, Decision, Facts, Outcome, Payload, Snapshot, TokenError, decide, support,
+};
 use crate::telemetry::{NotStored as Label, PingLabels};
 use crate::wire::{
     Affordances, ClientReport, InfoAnswer, PatchOffer, PingReport, RegisterAnswer, SupportedQuery,
@@ -59,6 +61,17 @@ pub async fn register(
     let entry = snapshot
         .enabling_token(&token_hash(auth_token), now.as_microsecond())
         .map_err(refused)?;
+    enable(core, machine, entry, now).await
+}
+
+/// Registers a machine that an auth token admits, and gives it its machine token.
+pub(super) async fn enable(
+    core: &Core,
+    machine: MachineId,
+    entry: &AuthTokenEntry,
+    now: Timestamp,
+) -> Result<RegisterAnswer, ServiceError> {
+    let snapshot = core.snapshots.get_full();
     let tier_id = snapshot.tier_of(&machine, entry);
     let claims = MachineClaims {
         machine,
@@ -112,7 +125,8 @@ pub fn authenticate(
     Ok((claims, tier_id))
 }
 
-/// What the server knows of a machine. Answers a machine that is registered, and one that shows a valid auth token.
+/// What the server knows of a machine. Answers a machine that is registered, and one that shows a valid auth token or one that the
+/// contracts service knows.
 pub async fn info(
     core: &Core,
     machine: MachineId,
@@ -120,13 +134,20 @@ pub async fn info(
     now: Timestamp,
 ) -> Result<InfoAnswer, ServiceError> {
     let snapshot = core.snapshots.get_full();
+    let mut affordances = Affordances::default();
     let tier_id = if let Some(claims) = core.machine_key.verify(token) {
         snapshot.admit(&claims, &machine).map_err(refused)?
     } else {
-        let entry = snapshot
-            .enabling_token(&token_hash(token), now.as_microsecond())
-            .map_err(refused)?;
-        snapshot.tier_of(&machine, entry)
+        match snapshot.enabling_token(&token_hash(token), now.as_microsecond()) {
+            Ok(entry) => snapshot.tier_of(&machine, entry),
+            Err(error @ TokenError::Unknown) => {
+                let asked = contracts::preview(core, machine, token, now).await;
+                let tier_id;
+                (tier_id, affordances) = asked.unwrap_or_else(|| Err(refused(error)))?;
+                tier_id
+            }
+            Err(error) => return Err(refused(error)),
+        }
     };
     let known = promptly(core, async |conn: &Conn| {
         machines::info(conn, machine).await
@@ -137,7 +158,7 @@ pub async fn info(
         machine_id: machine,
         affordances: Affordances {
             tier: Some(tier.clone()),
-            ..Affordances::default()
+            ..affordances
         },
         tier,
         enabled_at: known.map(|(enabled, _)| enabled),

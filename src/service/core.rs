@@ -2,6 +2,7 @@
 
 use super::captures::Captures;
 use super::checkin::Queue;
+use super::contracts::Contracts;
 use super::ingest::Gate;
 use super::jobs::Runner;
 use super::snapshots::Snapshots;
@@ -36,6 +37,8 @@ pub struct Core {
     pub machine_key: MachineTokenKey,
     /// Captures that run.
     pub captures: Captures,
+    /// The contracts service of Ubuntu Pro.
+    pub contracts: Contracts,
     /// Check-ins on their way to the database.
     pub check_ins: Queue,
     /// Bounds intake.

@@ -10,6 +10,7 @@ pub mod auth_tokens;
 pub mod captures;
 pub mod checkin;
 pub mod clients;
+pub mod contracts;
 mod core;
 pub mod delivery;
 mod error;

@@ -3,6 +3,12 @@
 //! A driver only lists and opens. Whether what it brings is served is decided by ingest; in which order, when it becomes visible,
 //! and what becomes of what is no longer there, by `service::sync`.
 
+pub mod contracts;
+pub mod downloader;
+mod downloader_command;
+mod downloader_list;
+mod downloader_run;
+
 use crate::bundle::BundleName;
 use crate::domain::Sha256;
 use crate::index::{IntakeFilter, Known, Refusal, State};

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod answer;
 pub mod client;
+pub mod contracts;
 pub mod kernels;
 pub mod legacy;
 pub mod ping;

@@ -17,6 +17,7 @@ use livepatch_onprem::http::admin::routes;
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::checkin;
+use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
@@ -132,6 +133,7 @@ impl TestAdmin {
             gate: Gate::new(&config.ingest),
             jobs: Runner::new(),
             metrics: Metrics::new(),
+            contracts: Contracts::new(&config).unwrap(),
             store,
             trust: Some(trust),
             config,

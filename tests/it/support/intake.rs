@@ -14,6 +14,7 @@ use livepatch_onprem::domain::{Architecture, PatchVersion, Role, Scope, Sha256};
 use livepatch_onprem::service::Core;
 use livepatch_onprem::service::Snapshots;
 use livepatch_onprem::service::captures::Captures;
+use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use std::io::Write as _;
@@ -49,6 +50,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         metrics: Arc::clone(&core.metrics),
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
+        contracts: Contracts::new(&core.config).unwrap(),
         captures: Captures::default(),
         machine_key: core.machine_key.clone(),
         check_ins: core.check_ins.clone(),

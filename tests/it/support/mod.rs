@@ -1,6 +1,7 @@
 //! What the integration tests share.
 
 pub mod admin;
+pub mod contracts;
 pub mod db;
 pub mod intake;
 pub mod kmod;
