@@ -226,6 +226,9 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             checker.wrong(key, "holds a user or password; URLs are shown and logged, give those in the keys made for them");
         }
     }
+    if config.contracts.enabled && config.contracts.url.is_empty() {
+        checker.wrong("contracts.url", "is required by contracts.enabled");
+    }
     if sync.enabled {
         enabled(sync, checker);
     }

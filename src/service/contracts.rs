@@ -9,11 +9,11 @@
 
 use super::auth::fresh_token;
 use super::{Core, ServiceError, clients};
-use crate::config::Config;
+use crate::config::{Config, PatchSync, SyncDriver};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::auth_tokens::{self as rows, NewAuthToken};
 use crate::db::listen::Change;
-use crate::db::{DbError, fleet};
+use crate::db::{DbError, fleet, tokens};
 use crate::domain::token::{AUTH_PREFIX, token_hash};
 use crate::domain::{Architecture, KernelVersion, MachineId, MinimumKernel, TierName};
 use crate::rollout::{AuthTokenEntry, Snapshot, TokenError};
@@ -36,6 +36,8 @@ const OPEN: usize = 64;
 const RETRY: Duration = Duration::from_secs(30);
 /// For how long a look at the service's health is believed.
 const HEALTH: Duration = Duration::from_secs(10);
+/// How long a look at the service's health may take.
+const GLANCE: Duration = Duration::from_millis(1500);
 /// The longest token that is asked about, in bytes.
 const MAX_TOKEN: usize = 8 << 10;
 /// How often membership is looked up while other replicas change it.
@@ -93,20 +95,21 @@ impl Contracts {
         })
     }
 
-    /// The token that a machine shows: the body's auth token, else the header's, else what stands in the places where Ubuntu Pro's
-    /// tokens are expected, if anybody asks about those.
+    /// The token that a machine shows: the body's auth token, else its resource token, else the header's, else the machine token of a
+    /// contract in the body. Those of Ubuntu Pro count only if anybody asks about them.
     pub fn shown<'a>(
         &self,
         report: &'a ClientReport<'_>,
         header: Option<&'a str>,
     ) -> Option<&'a str> {
-        let ours = report.auth_token.as_ref().map(Token::expose).or(header);
-        let theirs = || {
+        let theirs = |token: &'a Option<Token<'_>>| {
             self.client.as_ref()?;
-            let token = report.resource_token.as_ref();
-            Some(token.or(report.machine_token.as_ref())?.expose())
+            token.as_ref().map(Token::expose)
         };
-        ours.or_else(theirs)
+        let ours = report.auth_token.as_ref().map(Token::expose);
+        ours.or_else(|| theirs(&report.resource_token))
+            .or(header)
+            .or_else(|| theirs(&report.machine_token))
     }
 
     /// The service, if it is to be asked about such a token.
@@ -133,6 +136,7 @@ impl Contracts {
         let mut hasher = openssl::sha::Sha256::new();
         hasher.update(&machine.0);
         hasher.update(token.as_bytes());
+        // Not waited for: machines that are registered share the bound on requests with those that wait here.
         let question = async {
             let _slot = self.open.try_acquire().map_err(|_| {
                 ContractsError::Away(format!(
@@ -169,7 +173,9 @@ impl Contracts {
         {
             return Some(result.clone());
         }
-        let result = client.reachable().await;
+        let result = tokio::time::timeout(GLANCE, client.reachable())
+            .await
+            .unwrap_or_else(|_| Err(ContractsError::Away("no answer in time".to_owned())));
         *last = Some((Instant::now(), result.clone()));
         Some(result)
     }
@@ -422,4 +428,14 @@ pub async fn preview(
         Ok((tier, affordances))
     };
     Some(result.await)
+}
+
+/// The configuration of sync, with the stored resource token where the downloader is used and none is configured.
+pub async fn patch_sync(core: &Core) -> Result<PatchSync, ServiceError> {
+    let mut sync = core.config.patch_sync.clone();
+    if sync.driver == SyncDriver::Downloader && sync.token.is_empty() {
+        let conn = core.db.conn().await?;
+        sync.token = tokens::resource_token(&conn).await?.unwrap_or_default();
+    }
+    Ok(sync)
 }

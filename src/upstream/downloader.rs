@@ -133,15 +133,15 @@ impl Downloader {
         let mut wanted = Vec::new();
         for payload in batch {
             match self.whole(payload).await {
-                Ok(Whole::Yes(_)) => {}
-                // Half a file of a run that was broken off, or something else under that name.
-                Ok(Whole::Other(_)) => {
-                    self.clear(&payload.name).await;
-                    wanted.push(payload);
+                Ok(Whole::Yes(_)) => continue,
+                Ok(Whole::Missing) => {}
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(self.unusable(&error));
                 }
-                Ok(Whole::Missing) => wanted.push(payload),
-                Err(error) => return Err(self.unusable(&error)),
+                // Half a file of a run that was broken off, a link, or something else under that name.
+                Ok(Whole::Other(_)) | Err(_) => self.clear(&payload.name).await,
             }
+            wanted.push(payload);
         }
         if wanted.is_empty() {
             return Ok(());

@@ -193,6 +193,10 @@ impl Tool {
             "enable first",
             "run enable",
             "downloader enable",
+            "please enable",
+            "must be enabled",
+            "no token",
+            "missing token",
         ]) {
             return Trouble::NotEnabled(told);
         }

@@ -327,6 +327,28 @@ async fn an_administrator_maps_cuts_off_and_lets_in_again() {
 }
 
 #[tokio::test]
+async fn machines_that_come_at_once_to_two_replicas_make_one_membership() {
+    let contracts = ContractsServer::start().await;
+    let server = TestServer::with(using(&contracts)).await;
+    let beside = server.beside(using(&contracts)).await;
+    let registrations = (1..=12).map(|n| {
+        contracts.grant(TOKEN, &id(n), json!({"tier": "stable"}));
+        let server = if n % 2 == 0 { &server } else { &beside };
+        async move { register(server, &id(n), json!({"resource-token": TOKEN})).await }
+    });
+    for (status, answer, _) in futures_util::future::join_all(registrations).await {
+        assert_eq!(
+            (status, &answer["tier"]),
+            (200, &json!("stable")),
+            "{answer}"
+        );
+    }
+    let listed = server.admin("GET", "auth-tokens", Value::Null).await;
+    assert_eq!(listed["items"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["items"][0]["machines"], 12);
+}
+
+#[tokio::test]
 async fn tokens_of_this_server_never_reach_the_service() {
     let contracts = ContractsServer::start().await;
     let server = TestServer::with(using(&contracts)).await;

@@ -417,6 +417,11 @@ async fn a_full_disk_wrong_content_and_files_that_do_not_come() {
         panic!("a link was followed")
     };
     assert!(matches!(error, UpstreamError::Local(_)), "{error}");
+    // It is put away at the next run, and what it led to is left as it was.
+    driver.prepare(&payloads[1..2]).await.unwrap();
+    world.write("elsewhere", "another");
+    let fetched = content(&driver, &payloads[1]).await;
+    assert_eq!(fetched, format!("tarball {}", payloads[1].name));
 }
 
 #[tokio::test]
