@@ -1,9 +1,13 @@
 //! The driver `downloader` against a program that behaves as Canonical's is documented to, and against what can go wrong with it.
 
+use crate::support::{intake, kmod};
 use futures_util::TryStreamExt;
-use livepatch_onprem::config::PatchSync;
+use livepatch_onprem::config::{PatchSync, SyncDriver};
+use livepatch_onprem::db::audit::Actor;
+use livepatch_onprem::db::tokens;
 use livepatch_onprem::domain::{Architecture, Secret, Sha256};
 use livepatch_onprem::index::IntakeFilter;
+use livepatch_onprem::service::{contracts, ingest};
 use livepatch_onprem::upstream::downloader::{Downloader, Patience};
 use livepatch_onprem::upstream::{Listing, Offered, Question, Upstream, UpstreamError};
 use std::fs;
@@ -489,4 +493,45 @@ async fn so_does_a_caller_who_goes_away() {
         assert!(fetch.await.unwrap_err().is_cancelled());
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_signed_bundle_comes_through_the_command_into_the_catalog() {
+    let test = intake::trusting_with(|config| {
+        config.patch_sync.driver = SyncDriver::Downloader;
+    })
+    .await;
+    let bundle = kmod::real_bundle("107.1", "patched");
+    let world = World::new();
+    fs::remove_dir_all(world.at("store")).unwrap();
+    fs::create_dir(world.at("store")).unwrap();
+    let filename = intake::file_name(&bundle);
+    fs::copy(&bundle, world.at("store").join(&filename)).unwrap();
+    // No token is configured: the one that `get-resource-token` stored is taken.
+    let stored = Secret::new(TOKEN);
+    {
+        let conn = test.core.db.conn().await.unwrap();
+        tokens::store_resource_token(&conn, &stored).await.unwrap();
+    }
+    let config = contracts::patch_sync(&test.core).await.unwrap();
+    assert_eq!(config.token, stored);
+    let driver = world.with_token(config.token.expose());
+    let payloads = all(&driver).await;
+    driver.prepare(&payloads).await.unwrap();
+    let body = driver.open(&payloads[0]).await.unwrap();
+    let actor = Actor {
+        name: "system".to_owned(),
+        source: "sync".to_owned(),
+    };
+    let declared = payloads[0].sha256;
+    let outcome = ingest::bundle(&test.core, &actor, "downloader", &filename, declared, body)
+        .await
+        .unwrap();
+    driver.done(&payloads[0]).await;
+    let sha256 = declared.unwrap();
+    assert!(
+        ingest::has(&test.core, &filename, sha256).await.unwrap(),
+        "{outcome:?}"
+    );
+    assert!(!world.at("tarballs").join(&filename).exists());
 }
