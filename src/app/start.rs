@@ -10,6 +10,7 @@ use crate::http;
 use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
 use crate::service::census::Counts;
+use crate::service::contracts::Contracts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
 use crate::service::peer::Indexes;
@@ -123,6 +124,7 @@ pub async fn open(
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
         indexes: Indexes::default(),
+        contracts: Contracts::new(&config).map_err(StartError::Config)?,
         config,
         stopping: CancellationToken::new(),
         check_ins,

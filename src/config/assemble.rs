@@ -191,6 +191,7 @@ fn patch_sync(read: &Reader<'_>, errors: &mut Vec<ConfigError>) -> PatchSync {
         directory,
         downloader_command: read.text("patch-sync.downloader-command"),
         downloader_tarballs: read.path("patch-sync.downloader-tarballs"),
+        downloader_tier: read.text("patch-sync.downloader-tier"),
         interval: read.duration("patch-sync.interval"),
         architectures,
         flavours: read.list("patch-sync.flavors"),

@@ -30,6 +30,8 @@ pub struct PatchSync {
     pub downloader_command: String,
     /// `patch-sync.downloader-tarballs` (ours)
     pub downloader_tarballs: Option<PathBuf>,
+    /// `patch-sync.downloader-tier` (ours); empty: the command's own default.
+    pub downloader_tier: String,
     /// `patch-sync.interval`
     pub interval: Duration,
     /// `patch-sync.architectures`; empty: all.
@@ -76,6 +78,7 @@ impl Default for PatchSync {
             directory: None,
             downloader_command: "canonical-livepatch-downloader".to_owned(),
             downloader_tarballs: None,
+            downloader_tier: String::new(),
             interval: Duration::from_hours(1),
             architectures: Vec::new(),
             flavours: ["generic", "lowlatency", "aws"].map(str::to_owned).to_vec(),
@@ -222,6 +225,9 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         if host.contains('@') {
             checker.wrong(key, "holds a user or password; URLs are shown and logged, give those in the keys made for them");
         }
+    }
+    if config.contracts.enabled && config.contracts.url.is_empty() {
+        checker.wrong("contracts.url", "is required by contracts.enabled");
     }
     if sync.enabled {
         enabled(sync, checker);

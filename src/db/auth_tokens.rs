@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 statements! {
     INSERT_AUTH_TOKEN = "insert into auth_tokens (name, tier_id, hash, labels, created_by, valid_until)
         values ($1, $2, $3, $4, $5, $6)";
+    SELECT_AUTH_TOKEN_NAMED = "select 1 from auth_tokens where name = $1 limit 1";
     REVOKE_AUTH_TOKEN = "update auth_tokens set revoked_at = now() where name = $1 and revoked_at is null returning id";
     COUNT_TOKEN_MACHINES = "select count(*) from machines where auth_token_id = $1";
     SELECT_AUTH_TOKENS_PAGE = "with page as (
@@ -80,6 +81,11 @@ pub async fn insert(run: &impl Run, new: &NewAuthToken<'_>) -> Result<(), DbErro
     )
     .await
     .map(|_| ())
+}
+
+/// Whether there is, or was, a token of this name.
+pub async fn was_made(run: &impl Run, name: &str) -> Result<bool, DbError> {
+    Ok(run.opt(&SELECT_AUTH_TOKEN_NAMED, &[&name]).await?.is_some())
 }
 
 /// Revokes the living token of this name and says how many machines it enabled; `None` if there is none.

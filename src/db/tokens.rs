@@ -2,7 +2,7 @@
 
 use super::run::{DbError, Run};
 use super::{statements, sync_tokens};
-use crate::domain::{MachineId, Sha256};
+use crate::domain::{MachineId, Secret, Sha256};
 use crate::rollout::{AuthTokenEntry, MachineOverride, Overrides, Tokens};
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -13,6 +13,8 @@ statements! {
     TOUCH_AUTH_TOKEN = "update auth_tokens set last_used = now()
         where id = $1 and (last_used is null or last_used < now() - interval '1 minute')";
     INSERT_SERVER_KEY = "insert into server_keys (name, value) values ($1, $2) on conflict do nothing";
+    REPLACE_SERVER_KEY = "insert into server_keys (name, value) values ($1, $2)
+        on conflict (name) do update set value = excluded.value, created_at = now()";
     SELECT_SERVER_KEY = "select value from server_keys where name = $1";
 }
 
@@ -61,4 +63,25 @@ pub async fn touch(run: &impl Run, id: i32) -> Result<(), DbError> {
 pub async fn server_key(run: &impl Run, name: &str, fresh: &[u8]) -> Result<Vec<u8>, DbError> {
     run.exec(&INSERT_SERVER_KEY, &[&name, &fresh]).await?;
     Ok(run.one(&SELECT_SERVER_KEY, &[&name]).await?.get(0))
+}
+
+/// Name of the resource token in `server_keys`.
+const RESOURCE_TOKEN: &str = "resource-token";
+
+/// Stores the resource token of this server in place of the one before.
+pub async fn store_resource_token(run: &impl Run, token: &Secret) -> Result<(), DbError> {
+    let value = token.expose().as_bytes();
+    run.exec(&REPLACE_SERVER_KEY, &[&RESOURCE_TOKEN, &value])
+        .await
+        .map(|_| ())
+}
+
+/// The resource token of this server, if one was stored.
+pub async fn resource_token(run: &impl Run) -> Result<Option<Secret>, DbError> {
+    let Some(row) = run.opt(&SELECT_SERVER_KEY, &[&RESOURCE_TOKEN]).await? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8(row.get(0))
+        .map_err(|_| DbError::Row("the stored resource token is not text".to_owned()))?;
+    Ok(Some(Secret::new(text)))
 }

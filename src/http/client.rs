@@ -4,7 +4,7 @@
 use super::error::ApiError;
 use super::machine::{self, ClientBody, ClientError, ClientUrl, MachinePath};
 use crate::domain::MachineId;
-use crate::service::{Core, clients};
+use crate::service::{Core, clients, contracts};
 use crate::telemetry::TokenKind;
 use crate::wire::{ClientReport, PingReport, SupportedAnswer, SupportedQuery};
 use axum::Json;
@@ -41,17 +41,13 @@ async fn register(
     let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
     machine::count_keys(&core, report.unknown_keys);
     let shown = machine::token(&headers);
-    let token = report
-        .auth_token
-        .as_ref()
-        .map(super::super::wire::token::Token::expose)
-        .or(shown.as_deref());
-    let Some(token) = token else {
+    let Some(token) = core.contracts.shown(&report, shown.as_deref()) else {
         core.metrics.auth.failures.inc(TokenKind::None);
         return Err(machine::no_token(report.resource_token.is_some()).into());
     };
-    let result = clients::register(&core, machine, token, Timestamp::now()).await;
-    machine::count_auth(&core, TokenKind::Auth, &result);
+    let now = Timestamp::now();
+    let (kind, result) = contracts::register(&core, machine, token, &report, now).await;
+    machine::count_auth(&core, kind, &result);
     Ok(Json(result?).into_response())
 }
 

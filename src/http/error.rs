@@ -106,6 +106,9 @@ impl From<ServiceError> for ApiError {
             ServiceError::Full(_) => Self::new(StatusCode::INSUFFICIENT_STORAGE, "full", text.clone())
                 .retry(Duration::from_mins(1))
                 .because(text),
+            ServiceError::Away { retry_after, .. } => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "away", text).retry(retry_after)
+            }
             ServiceError::Internal(_) => internal(text),
         }
     }

@@ -5,7 +5,7 @@ use super::error::AsIs;
 use super::machine::{self, ClientBody, ClientError, ClientUrl};
 use crate::domain::MachineId;
 use crate::domain::token::MachineClaims;
-use crate::service::{Core, ServiceError, clients};
+use crate::service::{Core, ServiceError, clients, contracts};
 use crate::telemetry::TokenKind;
 use crate::wire::{ClientReport, LegacyError, LegacyRegisterAnswer};
 use axum::Json;
@@ -37,12 +37,7 @@ async fn enable(
     let report = ClientReport::parse(&body.0).map_err(machine::unreadable)?;
     machine::count_keys(&core, report.unknown_keys);
     let shown = machine::token(&headers);
-    let Some(token) = report
-        .auth_token
-        .as_ref()
-        .map(super::super::wire::token::Token::expose)
-        .or(shown.as_deref())
-    else {
+    let Some(token) = core.contracts.shown(&report, shown.as_deref()) else {
         return Err(machine::no_token(report.resource_token.is_some()).into());
     };
     let id = report.machine_id.as_deref().unwrap_or_default();
@@ -50,8 +45,9 @@ async fn enable(
     if clients::is_unsupported(&core, &report, Timestamp::now()) {
         return Ok(refuse(LegacyError::UNSUPPORTED_KERNEL));
     }
-    let result = clients::register(&core, machine, token, Timestamp::now()).await;
-    machine::count_auth(&core, TokenKind::Auth, &result);
+    let now = Timestamp::now();
+    let (kind, result) = contracts::register(&core, machine, token, &report, now).await;
+    machine::count_auth(&core, kind, &result);
     match result {
         Ok(answer) => {
             let answer = LegacyRegisterAnswer {
@@ -64,6 +60,7 @@ async fn enable(
             tracing::info!(why, "a client was refused");
             Ok(refuse(LegacyError::UNKNOWN_AUTH_TOKEN))
         }
+        Err(ServiceError::Forbidden(why)) => Ok(refuse(LegacyError::other(why))),
         Err(error) => Err(error.into()),
     }
 }

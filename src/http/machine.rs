@@ -153,7 +153,7 @@ pub(super) fn token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
 /// Nothing that proves who asks.
 pub(super) fn no_token(resource_token: bool) -> ServiceError {
     ServiceError::Unauthorized(if resource_token {
-        "a resource token was shown; this server does not ask the contracts service".to_owned()
+        "a resource token was shown; this server does not ask the contracts service (contracts.enabled)".to_owned()
     } else {
         "no token was shown".to_owned()
     })

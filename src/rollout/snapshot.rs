@@ -71,6 +71,12 @@ impl Tokens {
         self.by_id.get(&id)
     }
 
+    /// The token of this name: the one that is not revoked, else one that was. Looks at each, which only registrations may.
+    pub fn named(&self, name: &str) -> Option<&AuthTokenEntry> {
+        let all = self.by_id.values().filter(|entry| entry.name == name);
+        all.min_by_key(|entry| (entry.revoked, entry.id))
+    }
+
     /// The token whose text has this hash.
     pub fn by_hash(&self, hash: &Sha256) -> Option<&AuthTokenEntry> {
         self.by_hash.get(hash).and_then(|id| self.by_id.get(id))

@@ -8,6 +8,7 @@ mod healthcheck;
 mod import;
 mod keys;
 mod quickstart;
+mod resource_token;
 mod serve;
 
 use crate::cli::docs;
@@ -49,6 +50,8 @@ enum Command {
     Keys(keys::KeysArgs),
     /// Make and inspect patch bundles
     Bundle(bundle::BundleArgs),
+    /// Get this server's resource token from the contracts service of Ubuntu Pro, and store it
+    GetResourceToken(resource_token::ResourceTokenArgs),
     /// Ask a running server whether it is well; for container and service managers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
@@ -69,6 +72,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Import(args) => import::run(args),
         Command::Keys(args) => keys::run(args),
         Command::Bundle(args) => bundle::run(args),
+        Command::GetResourceToken(args) => resource_token::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {
             print!("{}", docs::completion(&mut Cli::command(), shell));

@@ -4,7 +4,7 @@
 use super::checkin::{NotStored, WORD_LEN};
 use super::explain::reasons;
 use super::failpoint::failpoint;
-use super::{Core, ServiceError};
+use super::{Core, ServiceError, contracts};
 use crate::db::machines::{self, CheckInRow, PingRow};
 use crate::db::words::{self, WordKind};
 use crate::db::{Conn, DbError, tokens};
@@ -13,8 +13,8 @@ use crate::domain::{
     Architecture, KernelParts, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion,
 };
 use crate::rollout::{
-    Answer, Decision, Facts, Outcome, Payload, ReasonCode, Rendered, Snapshot, TokenError, decide,
-    support,
+    Answer, AuthTokenEntry, Decision, Facts, Outcome, Payload, ReasonCode, Rendered, Snapshot,
+    TokenError, decide, support,
 };
 use crate::telemetry::{NotStored as Label, PingLabels};
 use crate::wire::{
@@ -65,6 +65,17 @@ pub async fn register(
     let entry = snapshot
         .enabling_token(&token_hash(auth_token), now.as_microsecond())
         .map_err(refused)?;
+    enable(core, machine, entry, now).await
+}
+
+/// Registers a machine that an auth token admits, and gives it its machine token.
+pub(super) async fn enable(
+    core: &Core,
+    machine: MachineId,
+    entry: &AuthTokenEntry,
+    now: Timestamp,
+) -> Result<RegisterAnswer, ServiceError> {
+    let snapshot = core.snapshots.get_full();
     let tier_id = snapshot.tier_of(&machine, entry);
     // A clock that went back since a revocation must not make tokens that the revocation refuses too.
     let revoked = snapshot
@@ -124,7 +135,8 @@ pub fn authenticate(
     Ok((claims, tier_id))
 }
 
-/// What the server knows of a machine. Answers a machine that is registered, and one that shows a valid auth token.
+/// What the server knows of a machine. Answers a machine that is registered, and one that shows a valid auth token or one that the
+/// contracts service knows.
 pub async fn info(
     core: &Core,
     machine: MachineId,
@@ -132,13 +144,20 @@ pub async fn info(
     now: Timestamp,
 ) -> Result<InfoAnswer, ServiceError> {
     let snapshot = core.snapshots.get_full();
+    let mut affordances = Affordances::default();
     let tier_id = if let Some(claims) = core.machine_key.verify(token) {
         snapshot.admit(&claims, &machine).map_err(refused)?
     } else {
-        let entry = snapshot
-            .enabling_token(&token_hash(token), now.as_microsecond())
-            .map_err(refused)?;
-        snapshot.tier_of(&machine, entry)
+        match snapshot.enabling_token(&token_hash(token), now.as_microsecond()) {
+            Ok(entry) => snapshot.tier_of(&machine, entry),
+            Err(error @ TokenError::Unknown) => {
+                let asked = contracts::preview(core, machine, token, now).await;
+                let tier_id;
+                (tier_id, affordances) = asked.unwrap_or_else(|| Err(refused(error)))?;
+                tier_id
+            }
+            Err(error) => return Err(refused(error)),
+        }
     };
     let known = promptly(core, async |conn: &Conn| {
         machines::info(conn, machine).await
@@ -149,7 +168,7 @@ pub async fn info(
         machine_id: machine,
         affordances: Affordances {
             tier: Some(tier.clone()),
-            ..Affordances::default()
+            ..affordances
         },
         tier,
         enabled_at: known.map(|(enabled, _)| enabled),

@@ -3,6 +3,7 @@
 use super::captures::Captures;
 use super::census::Counts;
 use super::checkin::Queue;
+use super::contracts::Contracts;
 use super::ingest::Gate;
 use super::jobs::Runner;
 use super::peer::Indexes;
@@ -40,6 +41,8 @@ pub struct Core {
     pub captures: Captures,
     /// Machines as they were counted last.
     pub counts: Counts,
+    /// The contracts service of Ubuntu Pro.
+    pub contracts: Contracts,
     /// Check-ins on their way to the database.
     pub check_ins: Queue,
     /// Bounds intake.

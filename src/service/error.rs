@@ -47,6 +47,14 @@ pub enum ServiceError {
     /// There is no room; nothing was stored. Says where, and what would help.
     #[error("{0}")]
     Full(String),
+    /// A service outside that this request needs is not there now; the text is for the caller.
+    #[error("{why}")]
+    Away {
+        /// What is away, and what that means.
+        why: String,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A fault of ours or of stored data; the text goes to the log, not to the caller.
     #[error("internal error: {0}")]
     Internal(String),

@@ -16,7 +16,8 @@ pub async fn status(core: &Core) -> (bool, Value) {
         audit::head(&conn).await
     });
     let storage = tokio::time::timeout(PATIENCE, core.store.health());
-    let (database, storage) = tokio::join!(database, storage);
+    let contracts = tokio::time::timeout(PATIENCE, core.contracts.health());
+    let (database, storage, contracts) = tokio::join!(database, storage, contracts);
     let late = || format!("no answer within {} s", PATIENCE.as_secs());
     let database =
         database.map_or_else(|_| Err(late()), |r| r.map(drop).map_err(|e| e.to_string()));
@@ -30,7 +31,15 @@ pub async fn status(core: &Core) -> (bool, Value) {
             json!({ "status": "ERROR" })
         }
     };
-    let body = json!({ "database": say("database", database), "patch-storage": say("patch-storage", storage) });
+    let mut body = json!({ "database": say("database", database), "patch-storage": say("patch-storage", storage) });
+    // Not counted as unwell: who is registered is served without it, and a balancer that took all replicas out would end that.
+    let contracts = match contracts {
+        Ok(asked) => asked.map(|result| result.map_err(|e| e.to_string())),
+        Err(_) => Some(Err(late())),
+    };
+    if let Some(result) = contracts {
+        body["contracts"] = say("contracts", result);
+    }
     (well, body)
 }
 

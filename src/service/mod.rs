@@ -12,6 +12,7 @@ pub mod captures;
 pub mod census;
 pub mod checkin;
 pub mod clients;
+pub mod contracts;
 mod core;
 pub mod delivery;
 mod error;

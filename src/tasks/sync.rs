@@ -4,7 +4,7 @@ use crate::db::audit::Actor;
 use crate::db::sync::{self as rows, Recorded};
 use crate::service::peer::{self, keys};
 use crate::service::sync::{self, Cause, Fence, Run};
-use crate::service::{Core, ServiceError};
+use crate::service::{Core, ServiceError, contracts};
 use crate::upstream;
 use crate::wire::admin::SyncState;
 use jiff::Timestamp;
@@ -85,7 +85,7 @@ async fn run(core: &Arc<Core>, epoch: i64, queued: Recorded) -> Result<(), Servi
         source: queued.source,
     };
     let trusted = keys::trusted(&core.db.conn().await?).await?;
-    let upstream = upstream::build(&core.config.patch_sync, trusted)
+    let upstream = upstream::build(&contracts::patch_sync(core).await?, trusted)
         .map_err(|error| ServiceError::Conflict(error.to_string()))?;
     let run = Run {
         id: Some(queued.id),

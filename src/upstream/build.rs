@@ -1,11 +1,13 @@
 //! Makes the upstream that the configuration names.
 
 use super::directory::Directory;
+use super::downloader::Downloader;
 use super::peer::Peer;
 use super::{Upstream, UpstreamError};
 use crate::config::{PatchSync, SyncDriver};
 use crate::domain::PublicKey;
 use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
 
 /// The upstream of `patch-sync.*`. `trusted` are the keys of others that are believed; only the driver `peer` uses them.
 pub fn build(
@@ -20,9 +22,11 @@ pub fn build(
             Ok(Arc::new(Directory::new(folder)))
         }
         SyncDriver::Peer => Ok(Arc::new(Peer::new(config, trusted)?)),
-        SyncDriver::Downloader => Err(UpstreamError::Local(format!(
-            "patch-sync.driver {} is not part of this build",
-            config.driver.as_str()
-        ))),
+        SyncDriver::Downloader => Ok(Arc::new(Downloader::new(
+            config,
+            config.token.clone(),
+            // A run that is stopped is dropped, and the command with it.
+            CancellationToken::new(),
+        )?)),
     }
 }

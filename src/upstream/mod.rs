@@ -5,7 +5,12 @@
 
 pub mod archive;
 mod build;
+pub mod contracts;
 mod directory;
+pub mod downloader;
+mod downloader_command;
+mod downloader_list;
+mod downloader_run;
 pub mod http;
 mod peer;
 pub mod volume;

@@ -8,6 +8,7 @@ pub mod admin;
 pub mod answer;
 pub mod archive;
 pub mod client;
+pub mod contracts;
 pub mod kernels;
 pub mod legacy;
 pub mod ping;

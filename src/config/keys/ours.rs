@@ -24,6 +24,7 @@ super::keys! { Ours;
     "patch-sync.directory" Path, "", Used, "The folder of tarballs that the driver `directory` takes in.";
     "patch-sync.downloader-command" Text, "canonical-livepatch-downloader", Used, "The command of the driver `downloader`: a name on the search path, or a path.";
     "patch-sync.downloader-tarballs" Path, "", Used, "Where that command keeps its tarballs; not given: snap/canonical-livepatch-downloader/common/tarballs in the home directory.";
+    "patch-sync.downloader-tier" Text, "", Used, "The tier of Canonical's to take patches from, as that command knows it; not given: its own default, which is documented as Proposed.";
     "patch-sync.driver" Choice(&["auto", "peer", "downloader", "directory"]), "auto", Used, "How patches are fetched; auto: `directory` if patch-sync.directory is given, `downloader` if patch-sync.upstream-url is Canonical's, else `peer`.";
     "patch-sync.index-lifetime" Duration, "1d", Used, "How long an index that this server signs for others is valid.";
     "patch-sync.kernel-prefixes" List, "", Used, "Beginnings of kernels to fetch patches for, e.g. 5.15.0-; not given: all.";

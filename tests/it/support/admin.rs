@@ -18,6 +18,7 @@ use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::census::Counts;
 use livepatch_onprem::service::checkin;
+use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
@@ -139,6 +140,7 @@ impl TestAdmin {
             jobs: Runner::new(),
             indexes: Indexes::default(),
             metrics: Metrics::new(),
+            contracts: Contracts::new(&config).unwrap(),
             store,
             trust: Some(trust),
             config,

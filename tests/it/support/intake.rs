@@ -15,6 +15,7 @@ use livepatch_onprem::service::Core;
 use livepatch_onprem::service::Snapshots;
 use livepatch_onprem::service::captures::Captures;
 use livepatch_onprem::service::census::Counts;
+use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
@@ -52,6 +53,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
         indexes: Indexes::default(),
+        contracts: Contracts::new(&core.config).unwrap(),
         captures: Captures::default(),
         counts: Counts::default(),
         machine_key: core.machine_key.clone(),

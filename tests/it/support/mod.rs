@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod airgap;
 pub mod cluster;
+pub mod contracts;
 pub mod db;
 pub mod front;
 pub mod intake;

@@ -1,0 +1,232 @@
+//! The contracts service of Ubuntu Pro: the calls that are public, bounded in time and size, following no redirect.
+//!
+//! The token that is asked about goes as `Authorization: Bearer`. Credentials of `contracts.user` and `contracts.password` are for a
+//! proxy in front of the service and go as `Proxy-Authorization: Basic`, since one header cannot hold both (ours). Outbound calls use
+//! `patch-sync.proxy.*`. No error repeats a token or an answer.
+
+use crate::config::{self, Proxy};
+use crate::domain::{MachineId, Secret};
+use crate::wire::contracts::{MachineTokenAnswer, MachineTokenRequest, ON_PREM, ResourceAnswer};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use reqwest::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION};
+use reqwest::{NoProxy, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(8);
+/// The largest answer, in bytes; `directives.caCerts` may hold a chain of certificates.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Why the service did not give what it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContractsError {
+    /// It cannot be reached, is too slow or has trouble; trying again later is right.
+    #[error("{0}")]
+    Away(String),
+    /// It says no.
+    #[error("{0}")]
+    Refused(String),
+    /// It says something that makes no sense.
+    #[error("{0}")]
+    Nonsense(String),
+    /// The configuration cannot be used.
+    #[error("{0}")]
+    Setup(String),
+}
+
+/// A client of the service; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+}
+
+impl Client {
+    /// A client as configured. Nothing is sent yet.
+    pub fn new(contracts: &config::Contracts, proxy: &Proxy) -> Result<Self, ContractsError> {
+        let setup = |key: &str, why: String| ContractsError::Setup(format!("{key}: {why}"));
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("livepatch-onprem/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(CONNECT)
+            .timeout(PATIENCE)
+            .no_proxy();
+        if let Some(path) = &contracts.ca {
+            let wrong = |why: String| {
+                setup(
+                    "contracts.ca",
+                    format!(
+                        "{}: {why}; a PEM file with the authority's certificate is expected",
+                        path.display()
+                    ),
+                )
+            };
+            let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
+            let found = reqwest::Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|found| !found.is_empty())
+                .ok_or_else(|| wrong("it holds no certificate".to_owned()))?;
+            builder = builder.tls_certs_merge(found);
+        }
+        if proxy.enabled {
+            let except = NoProxy::from_string(&proxy.no_proxy.join(","));
+            // The address may hold a password; so the cause is left out.
+            let wrong = |key: &str| setup(key, "is not the address of a proxy".to_owned());
+            if !proxy.http.is_empty() {
+                let http = reqwest::Proxy::http(proxy.http.expose())
+                    .map_err(|_| wrong("patch-sync.proxy.http"))?;
+                builder = builder.proxy(http.no_proxy(except.clone()));
+            }
+            if !proxy.https.is_empty() {
+                let https = reqwest::Proxy::https(proxy.https.expose())
+                    .map_err(|_| wrong("patch-sync.proxy.https"))?;
+                builder = builder.proxy(https.no_proxy(except));
+            }
+        }
+        if !contracts.user.is_empty() {
+            let pair = format!("{}:{}", contracts.user, contracts.password.expose());
+            let basic = format!("Basic {}", BASE64_STANDARD.encode(pair));
+            let mut value = HeaderValue::from_str(&basic)
+                .map_err(|_| setup("contracts.user", "cannot be sent".to_owned()))?;
+            value.set_sensitive(true);
+            builder = builder.default_headers(HeaderMap::from_iter([(PROXY_AUTHORIZATION, value)]));
+        }
+        let http = builder
+            .build()
+            .map_err(|e| setup("contracts.*", describe(&e)))?;
+        Ok(Self {
+            http,
+            base: contracts.url.clone(),
+        })
+    }
+
+    /// Where the service is.
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// What the contract behind `token` says of Livepatch on this machine.
+    pub async fn livepatch(
+        &self,
+        machine: MachineId,
+        token: &str,
+    ) -> Result<ResourceAnswer, ContractsError> {
+        let path = format!("/v1/resources/livepatch/context/machines/{machine}");
+        self.call(self.http.get(self.at(&path)).bearer_auth(token))
+            .await
+    }
+
+    /// The machine token of a contract, for this server.
+    pub async fn machine_token(
+        &self,
+        contract_token: &Secret,
+        request: &MachineTokenRequest,
+    ) -> Result<Secret, ContractsError> {
+        let call = self
+            .http
+            .post(self.at("/v1/context/machines/token"))
+            .bearer_auth(contract_token.expose())
+            .json(request);
+        let answer: MachineTokenAnswer = self.call(call).await?;
+        self.token(answer.machine_token)
+    }
+
+    /// The resource token of this server.
+    pub async fn resource_token(&self, machine_token: &Secret) -> Result<Secret, ContractsError> {
+        let path = format!("/v1/resources/{ON_PREM}/context/machines/{ON_PREM}");
+        let call = self.http.get(self.at(&path));
+        let answer: ResourceAnswer = self.call(call.bearer_auth(machine_token.expose())).await?;
+        self.token(answer.resource_token.unwrap_or_default())
+    }
+
+    /// Whether the service answers at all; the list of resources is public and needs no token.
+    pub async fn reachable(&self) -> Result<(), ContractsError> {
+        match self.status(self.http.get(self.at("/v1/resources"))).await {
+            Ok(_) | Err(ContractsError::Refused(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn token(&self, token: String) -> Result<Secret, ContractsError> {
+        if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            return Err(ContractsError::Nonsense(format!(
+                "{} gave no token; does the subscription include Livepatch on-prem?",
+                self.base
+            )));
+        }
+        Ok(Secret::new(token))
+    }
+
+    async fn status(&self, call: RequestBuilder) -> Result<reqwest::Response, ContractsError> {
+        let base = &self.base;
+        let response = call.send().await.map_err(|error| {
+            ContractsError::Away(format!("{base} does not answer: {}", describe(&error)))
+        })?;
+        let status = response.status();
+        match status {
+            status if status.is_success() => Ok(response),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Err(ContractsError::Away(format!("{base} answered {status}")))
+            }
+            status if status.is_server_error() => {
+                Err(ContractsError::Away(format!("{base} answered {status}")))
+            }
+            // Its proxy asks who we are: nothing is wrong with the token.
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ContractsError::Away(format!(
+                "{base} answered {status}; look at contracts.user and contracts.password"
+            ))),
+            status if status.is_client_error() => Err(ContractsError::Refused(format!(
+                "{base} answered {status}: the token is not good for this"
+            ))),
+            status => Err(ContractsError::Nonsense(format!(
+                "{base} answered {status}; redirects are not followed; is contracts.url right?"
+            ))),
+        }
+    }
+
+    async fn call<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ContractsError> {
+        let base = &self.base;
+        let mut response = self.status(call).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| {
+            ContractsError::Away(format!("{base} broke off its answer: {}", describe(&error)))
+        })? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(ContractsError::Nonsense(format!(
+                    "{base} sent an answer of more than {MAX_ANSWER} bytes"
+                )));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        // The parser's message could repeat a part of a token.
+        serde_json::from_slice(&body).map_err(|_| {
+            ContractsError::Nonsense(format!(
+                "{base} did not answer in the form that is known; is contracts.url right?"
+            ))
+        })
+    }
+}
+
+/// An error with its causes, without the address it was about.
+fn describe(error: &reqwest::Error) -> String {
+    let mut text = String::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    if error.is_timeout() {
+        return format!("no answer within {} s", PATIENCE.as_secs());
+    }
+    match text.strip_prefix(": ") {
+        Some(text) => text.to_owned(),
+        None => "the request could not be sent".to_owned(),
+    }
+}

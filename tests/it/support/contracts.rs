@@ -1,0 +1,289 @@
+//! A program that serves the public API of the contracts service, with or without TLS, and tells what it was asked.
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
+use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
+use openssl::x509::{X509, X509NameBuilder};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Method and path.
+    pub what: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, if it was JSON.
+    pub body: Value,
+}
+
+#[derive(Default)]
+struct World {
+    asked: Vec<Asked>,
+    /// By token and machine: the affordances, and whether the machine is entitled.
+    machines: HashMap<(String, String), (Value, bool)>,
+    /// Answer everything with this instead.
+    broken: Option<(StatusCode, String)>,
+}
+
+/// The program.
+pub struct ContractsServer {
+    pub address: SocketAddr,
+    /// The authority of its certificate, in PEM, where it serves TLS.
+    pub ca: Option<Vec<u8>>,
+    world: Arc<Mutex<World>>,
+    stop: Option<DropGuard>,
+    ended: tokio::task::JoinHandle<()>,
+}
+
+impl ContractsServer {
+    pub async fn start() -> Self {
+        Self::serve(None).await
+    }
+
+    /// With a certificate of its own for 127.0.0.1.
+    pub async fn with_tls() -> Self {
+        let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+        let mut name = X509NameBuilder::new().unwrap();
+        name.append_entry_by_text("CN", "a contracts service")
+            .unwrap();
+        let name = name.build();
+        let mut builder = X509::builder().unwrap();
+        builder.set_version(2).unwrap();
+        let serial = BigNum::from_u32(7).unwrap().to_asn1_integer().unwrap();
+        builder.set_serial_number(&serial).unwrap();
+        builder.set_subject_name(&name).unwrap();
+        builder.set_issuer_name(&name).unwrap();
+        builder.set_pubkey(&key).unwrap();
+        builder
+            .set_not_before(&Asn1Time::days_from_now(0).unwrap())
+            .unwrap();
+        builder
+            .set_not_after(&Asn1Time::days_from_now(2).unwrap())
+            .unwrap();
+        builder
+            .append_extension(BasicConstraints::new().critical().ca().build().unwrap())
+            .unwrap();
+        let names = SubjectAlternativeName::new()
+            .ip("127.0.0.1")
+            .build(&builder.x509v3_context(None, None))
+            .unwrap();
+        builder.append_extension(names).unwrap();
+        builder.sign(&key, MessageDigest::sha256()).unwrap();
+        let certificate = builder.build();
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+        acceptor.set_private_key(&key).unwrap();
+        acceptor.set_certificate(&certificate).unwrap();
+        Self::serve(Some((acceptor.build(), certificate.to_pem().unwrap()))).await
+    }
+
+    async fn serve(tls: Option<(SslAcceptor, Vec<u8>)>) -> Self {
+        let world = Arc::new(Mutex::new(World::default()));
+        let app = Router::new()
+            .route("/v1/context/machines/token", post(machine_token))
+            .route(
+                "/v1/resources",
+                get(|| async { Json(json!({"resources": []})) }),
+            )
+            .route(
+                "/v1/resources/{resource}/context/machines/{machine}",
+                get(resource),
+            )
+            .layer(axum::middleware::from_fn_with_state(
+                Arc::clone(&world),
+                note,
+            ))
+            .with_state(Arc::clone(&world));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stopped = CancellationToken::new();
+        let stop = Some(stopped.clone().drop_guard());
+        let (acceptor, ca) = tls.unzip();
+        let ended = tokio::spawn(async move {
+            loop {
+                let stream = tokio::select! {
+                    () = stopped.cancelled() => return,
+                    accepted = listener.accept() => accepted.unwrap().0,
+                };
+                let (app, acceptor, stopped) = (app.clone(), acceptor.clone(), stopped.clone());
+                tokio::spawn(async move {
+                    let service = TowerToHyperService::new(app);
+                    let server = auto::Builder::new(TokioExecutor::new());
+                    let serving = async {
+                        if let Some(acceptor) = acceptor {
+                            let ssl = Ssl::new(acceptor.context()).unwrap();
+                            let mut stream = tokio_openssl::SslStream::new(ssl, stream).unwrap();
+                            // A client that does not trust us goes away here.
+                            if Pin::new(&mut stream).accept().await.is_ok() {
+                                let _ =
+                                    server.serve_connection(TokioIo::new(stream), service).await;
+                            }
+                        } else {
+                            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                        }
+                    };
+                    tokio::select! {
+                        () = stopped.cancelled() => {}
+                        () = serving => {}
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            ca,
+            world,
+            stop,
+            ended,
+        }
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        let scheme = if self.ca.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    /// From now on this token is good for this machine, within these affordances.
+    pub fn grant(&self, token: &str, machine: &str, affordances: Value) {
+        self.set(token, machine, affordances, true);
+    }
+
+    /// This token is known, and its contract is without Livepatch.
+    pub fn deny(&self, token: &str, machine: &str) {
+        self.set(token, machine, json!({"tier": "stable"}), false);
+    }
+
+    fn set(&self, token: &str, machine: &str, affordances: Value, entitled: bool) {
+        let key = (token.to_owned(), machine.to_owned());
+        self.world
+            .lock()
+            .unwrap()
+            .machines
+            .insert(key, (affordances, entitled));
+    }
+
+    /// Answers everything with this, or again as it should.
+    pub fn break_with(&self, answer: Option<(StatusCode, &str)>) {
+        self.world.lock().unwrap().broken = answer.map(|(status, body)| (status, body.to_owned()));
+    }
+
+    /// What it was asked so far, except for its health.
+    pub fn asked(&self) -> Vec<Asked> {
+        let asked = self.world.lock().unwrap().asked.clone();
+        asked
+            .into_iter()
+            .filter(|asked| asked.what != "GET /v1/resources")
+            .collect()
+    }
+
+    /// Stops listening, and ends what is connected.
+    pub async fn stop(&mut self) {
+        self.stop = None;
+        (&mut self.ended).await.unwrap();
+    }
+}
+
+async fn note(
+    State(world): State<Arc<Mutex<World>>>,
+    request: Request,
+    next: axum::middleware::Next,
+) -> Response {
+    let what = format!("{} {}", request.method(), request.uri().path());
+    let headers = request.headers().clone();
+    let (parts, body) = request.into_parts();
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+    let broken = {
+        let mut world = world.lock().unwrap();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        world.asked.push(Asked {
+            what,
+            headers,
+            body,
+        });
+        world.broken.clone()
+    };
+    match broken {
+        Some(answer) => answer.into_response(),
+        None => next.run(Request::from_parts(parts, bytes.into())).await,
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> &str {
+    let value = headers
+        .get("authorization")
+        .map(|value| value.to_str().unwrap());
+    value
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .unwrap_or_default()
+}
+
+fn unauthorized() -> Response {
+    let body = json!({"code": "unauthorized", "message": "unauthorized"});
+    (StatusCode::UNAUTHORIZED, Json(body)).into_response()
+}
+
+/// The contract token that the on-premises calls take, and what comes of it.
+pub const CONTRACT_TOKEN: &str = "C1contractcanary";
+pub const MACHINE_TOKEN: &str = "M1machinecanary";
+pub const RESOURCE_TOKEN: &str = "R1resourcecanary";
+
+async fn machine_token(headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    let documented = body["machineId"] == "livepatch-onprem" && body["os"]["type"] == "Linux";
+    if bearer(&headers) != CONTRACT_TOKEN || !documented {
+        return unauthorized();
+    }
+    Json(json!({"machineToken": MACHINE_TOKEN, "expires": "9999-12-31T00:00:00Z"})).into_response()
+}
+
+async fn resource(
+    State(world): State<Arc<Mutex<World>>>,
+    Path((resource, machine)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let token = bearer(&headers).to_owned();
+    if resource == "livepatch-onprem" {
+        if token != MACHINE_TOKEN || machine != "livepatch-onprem" {
+            return unauthorized();
+        }
+        return Json(json!({"resourceToken": RESOURCE_TOKEN})).into_response();
+    }
+    let known = world
+        .lock()
+        .unwrap()
+        .machines
+        .get(&(token, machine))
+        .cloned();
+    let Some((affordances, entitled)) = known.filter(|_| resource == "livepatch") else {
+        return unauthorized();
+    };
+    Json(json!({
+        "resourceToken": "M-another",
+        "entitlement": {
+            "type": "livepatch",
+            "entitled": entitled,
+            "obligations": {"enableByDefault": true},
+            "directives": {"caCerts": "", "remoteServer": "https://livepatch.example"},
+            "affordances": affordances,
+        },
+    }))
+    .into_response()
+}
