@@ -220,7 +220,7 @@ impl Conn {
     pub async fn begin(&mut self) -> Result<Tx<'_>, DbError> {
         let tx = watched(&self.settings, "begin", self.object.transaction()).await?;
         Ok(Tx {
-            tx,
+            inner: tx,
             observer: Arc::clone(&self.observer),
             settings: Arc::clone(&self.settings),
         })
@@ -236,7 +236,7 @@ impl Conn {
             .start();
         let tx = watched(&self.settings, "begin", beginning).await?;
         Ok(Tx {
-            tx,
+            inner: tx,
             observer: Arc::clone(&self.observer),
             settings: Arc::clone(&self.settings),
         })
@@ -257,7 +257,7 @@ impl Run for Conn {
 
 /// A transaction.
 pub struct Tx<'a> {
-    tx: Transaction<'a>,
+    inner: Transaction<'a>,
     observer: Observer,
     settings: Arc<Settings>,
 }
@@ -272,7 +272,7 @@ impl Tx<'_> {
     /// Commits. Only after this may anything be acknowledged.
     pub async fn commit(self) -> Result<(), DbError> {
         let started = Instant::now();
-        let result = watched(&self.settings, "commit", self.tx.commit()).await;
+        let result = watched(&self.settings, "commit", self.inner.commit()).await;
         (self.observer)("commit", started.elapsed(), result.is_ok());
         result
     }
@@ -280,7 +280,7 @@ impl Tx<'_> {
 
 impl Run for Tx<'_> {
     fn client(&self) -> &impl GenericClient {
-        &self.tx
+        &self.inner
     }
     fn observer(&self) -> &Observer {
         &self.observer
