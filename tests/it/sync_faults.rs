@@ -18,7 +18,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server as a process of its own.
 struct Process(Child);
@@ -167,7 +167,7 @@ async fn a_server_that_dies_in_a_run_leaves_nothing_half_visible() {
             .await
             .unwrap()
             .get(0);
-        let expected = if all { 0 } else { 2 - staged };
+        let expected = if all { 2 } else { 2 - staged };
         assert_eq!(fetched, expected, "{point}");
         let verdict = server.admin("GET", "audit/verify", Value::Null).await;
         assert_eq!(verdict["ok"], true, "{point}");
@@ -229,7 +229,6 @@ async fn a_lost_database_ends_the_run_and_the_next_one_completes() {
     assert_eq!(failed["run"]["state"], "failed", "{failed:#}");
     let done = triggered(&server).await;
     assert_eq!(done["run"]["state"], "done", "{done:#}");
-    assert_eq!(done["outcome"]["there"], 2, "{done:#}");
     assert_eq!(count(&server.db, "payloads where staged is null").await, 2);
 }
 
@@ -322,4 +321,36 @@ async fn a_leader_that_stood_still_changes_nothing_when_it_wakes() {
         1
     );
     assert_eq!(count(&db, "leader where epoch = 2").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_told_to_stop_ends_its_run_and_says_so() {
+    let source = folder(&["107.1"]);
+    let mut server = TestServer::with(from(source.path())).await;
+    ended(&server, 1).await;
+    put(source.path(), "107.2");
+    let mut raw = server.db.raw().await;
+    let tx = raw.transaction().await.unwrap();
+    tx.batch_execute("lock table payloads in exclusive mode")
+        .await
+        .unwrap();
+    let run = server.admin("POST", "sync/trigger", Value::Null).await;
+    until(
+        &server.db,
+        "select from pg_locks where not granted and relation = 'payloads'::regclass
+            and database = (select oid from pg_database where datname = current_database())",
+    )
+    .await;
+    server.stop().await;
+    tx.rollback().await.unwrap();
+    let sql = "select state, code from sync_runs where id = $1";
+    let id = run["id"].as_i64().unwrap();
+    let row = server.db.raw().await.query_one(sql, &[&id]).await.unwrap();
+    let ended = (row.get::<_, &str>(0), row.get::<_, Option<&str>>(1));
+    assert_eq!(ended, ("failed", Some("stopped")));
+
+    let again = server.beside(from(source.path())).await;
+    let done = triggered(&again).await;
+    assert_eq!(done["run"]["state"], "done", "{done:#}");
+    assert_eq!(count(&again.db, "payloads where staged is null").await, 2);
 }

@@ -2,7 +2,8 @@
 
 use super::mirror::{Confirmed, Moves};
 use super::record::{self, next_run};
-use super::run::{Cause, note, queue};
+use super::request::Cause;
+use super::run::{note, queue};
 use super::{filters as of, plan};
 use crate::db::audit::Actor;
 use crate::db::sync::{self as rows, Recorded};
@@ -113,14 +114,13 @@ fn pending(known: &rows::Upstream) -> Result<Option<(SyncPending, Moves)>, Servi
     let Some(text) = &known.pending else {
         return Ok(None);
     };
-    let (mut pending, moves) = match serde_json::from_str::<Confirmed>(text) {
-        Ok(confirmed) => (confirmed.pending, confirmed.moves),
-        Err(_) => {
-            let pending = serde_json::from_str(text).map_err(|e| {
-                ServiceError::Internal(format!("what waits for a person cannot be read: {e}"))
-            })?;
-            (pending, Moves::new())
-        }
+    let (mut pending, moves) = if let Ok(kept) = serde_json::from_str::<Confirmed>(text) {
+        (kept.pending, kept.moves)
+    } else {
+        let pending = serde_json::from_str(text).map_err(|e| {
+            ServiceError::Internal(format!("what waits for a person cannot be read: {e}"))
+        })?;
+        (pending, Moves::new())
     };
     pending.confirmed = known.confirmed_digest.is_some();
     Ok(Some((pending, moves)))

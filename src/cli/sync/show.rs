@@ -1,22 +1,16 @@
-//! `sync`: trigger, status, reports, confirm, reset, filters.
+//! What is printed of sync: runs, reports, status, filters, and what waits.
 
-use super::client::Client;
-use super::context::{Context, PageArgs, list};
-use super::output::{
-    Row, Show, View, blocks, bytes, flag, properties, rows, some, text, titled, word,
+use crate::cli::output::{
+    Row, Show, View, blocks, bytes, count, flag, properties, rows, some, text, titled, word,
 };
-use super::upload::style;
-use super::{CliError, Exit, prompt};
 use crate::domain::TierName;
 use crate::wire::admin::{
-    FilterChange, FilterSide, PageQuery, SyncConfirm, SyncFilter, SyncFilters, SyncFiltersQuery,
-    SyncItem, SyncPending, SyncReport, SyncRun, SyncSkipped, SyncState, SyncStatus,
+    FilterChange, FilterSide, SyncFilter, SyncFilters, SyncItem, SyncPending, SyncReport, SyncRun,
+    SyncSkipped, SyncStatus,
 };
-use clap::{Args, Subcommand};
-use indicatif::{ProgressBar, ProgressDrawTarget};
-use reqwest::Method;
 use std::time::Duration;
 
+<<<<<<< HEAD:src/cli/sync.rs
 /// How often a run is looked at.
 const INTERVAL: Duration = Duration::from_millis(300);
 
@@ -91,6 +85,8 @@ pub struct FilterArgs {
     pub only_our_kernels: Option<bool>,
 }
 
+=======
+>>>>>>> sync:src/cli/sync/show.rs
 impl Row for SyncRun {
     const HEADER: &'static [&'static str] = &[
         "id",
@@ -178,7 +174,8 @@ fn side(title: &str, side: &FilterSide) -> String {
     if side.payloads > named {
         lines = format!("{lines}\nand {} more", side.payloads - named);
     }
-    let head = format!("{title}: {} payloads, {}", side.payloads, bytes(side.bytes));
+    let payloads = count(side.payloads, "payload", "payloads");
+    let head = format!("{title}: {payloads}, {}", bytes(side.bytes));
     titled(&head, &lines)
 }
 
@@ -276,10 +273,20 @@ impl Show for SyncPending {
             let names: Vec<&str> = tiers.tiers.iter().map(TierName::as_str).collect();
             let mut lines = vec![format!("Tiers afterwards: {}", names.join(" "))];
             for gone in &tiers.removed {
+                let (machines, auth) = (gone.machines, gone.auth_tokens);
                 lines.push(format!(
-                    "goes: {} ({} machines, {} auth tokens, {} sync tokens)",
-                    gone.name, gone.machines, gone.auth_tokens, gone.sync_tokens
+                    "goes: {} ({}, {}, {})",
+                    gone.name,
+                    count(machines, "machine", "machines"),
+                    count(auth, "auth token", "auth tokens"),
+                    count(gone.sync_tokens, "sync token", "sync tokens")
                 ));
+                if gone.is_used() {
+                    lines.push(format!(
+                        "  say where they go: sync confirm --move {}=TIER",
+                        gone.name
+                    ));
+                }
             }
             lines.push(format!(
                 "promotions: {} come, {} go",
@@ -412,6 +419,7 @@ impl Show for SyncFilters {
         blocks([head, change(&self.change)])
     }
 }
+<<<<<<< HEAD:src/cli/sync.rs
 
 /// How a run's end is told in the exit code.
 fn verdict(run: &SyncRun) -> Result<Exit, CliError> {
@@ -550,3 +558,5 @@ async fn confirm(context: &Context, client: &Client, args: ConfirmArgs) -> Resul
         "It is confirmed, and a run is asked for: livepatch-admin sync trigger --wait follows it",
     )
 }
+=======
+>>>>>>> sync:src/cli/sync/show.rs
