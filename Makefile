@@ -19,7 +19,7 @@ test: ## install what is missing and run all tests, then the walkthrough and the
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
-bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=checkins|downloads|decide)
+bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=checkins|downloads|decide|intake)
 	@tests/setup.sh bench
 	@ROUNDS='$(ROUNDS)' SECONDS_EACH='$(SECONDS)' ONLY='$(ONLY)' exec tests/services.sh cargo bench --locked --bench figures
 
@@ -40,9 +40,10 @@ docs: ## write the reference pages again that are made from the code
 	@tests/setup.sh run
 	UPDATE_DOCS=1 cargo test --locked --test it -- is_current
 
-walkthrough: ## the main job from bundle to machine, told step by step
+walkthrough: ## the main job from bundle to machine, and a chain of three servers, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
+	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-chain.sh
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \

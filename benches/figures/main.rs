@@ -6,6 +6,7 @@
 mod checkins;
 mod decide;
 mod downloads;
+mod intake;
 mod report;
 mod site;
 mod wrk;
@@ -21,7 +22,8 @@ struct Plan {
     seconds: Duration,
 }
 
-const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] [ONLY=checkins|downloads|decide]";
+const USAGE: &str =
+    "usage: make bench [ROUNDS=N] [SECONDS=N] [ONLY=checkins|downloads|decide|intake]";
 
 fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
@@ -45,7 +47,7 @@ fn main() -> anyhow::Result<()> {
         seconds: Duration::from_secs(number("SECONDS_EACH", 4)?),
     };
     let only = std::env::var("ONLY").unwrap_or_default();
-    if !["", "checkins", "downloads", "decide"].contains(&only.as_str()) {
+    if !["", "checkins", "downloads", "decide", "intake"].contains(&only.as_str()) {
         bail!("ONLY={only} is no group of benchmarks; {USAGE}");
     }
     let wanted = |group: &str| only.is_empty() || only == group;
@@ -60,6 +62,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("downloads") {
             rows.extend(downloads::run(plan).await.context("downloads")?);
+        }
+        if wanted("intake") {
+            rows.extend(intake::run(plan).await.context("intake")?);
         }
         anyhow::Ok(())
     })?;
