@@ -69,7 +69,7 @@ YAML
   pid_of[$site]=$!
   # It says where it listens; the port was left to the system.
   local tries=0 address
-  until address=$(grep -m1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
+  until address=$(grep -sm1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
     kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server of the $site ended by itself"
     tries=$((tries + 1))
     [ "$tries" -lt 600 ] || fail "the server of the $site did not start within a minute"
@@ -119,9 +119,9 @@ start region enabled=true driver=peer "upstream-url=${url_of[office]}" "token=$t
   sync-tiers=true "flavors=$flavours" interval=24h
 await_waiting() {
   local tries=0
-  until livepatch-admin sync preview 2>/dev/null | grep -q tier; do
+  until livepatch-admin --output json sync status 2>/dev/null | grep -q '"digest"'; do
     tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "the first run should wait for a person"
+    [ "$tries" -lt 200 ] || fail "the first run should wait for a person"
     sleep 0.1
   done
 }

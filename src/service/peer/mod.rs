@@ -43,7 +43,7 @@ pub struct Caller {
 pub fn authenticate(core: &Core, token: &str, now: Timestamp) -> Result<Caller, ServiceError> {
     let refuse = |why: &str| {
         ServiceError::Unauthorized(format!(
-            "{why}; an administrator of this server makes one with `livepatch-admin sync-tokens add <tier> <name>`"
+            "{why}; an administrator of that server makes a new one with `livepatch-admin sync-tokens add <tier> <name>`"
         ))
     };
     let snapshot = core.snapshots.get();
