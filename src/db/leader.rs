@@ -22,11 +22,13 @@ statements! {
         returning epoch";
     RENEW_LEADERSHIP = "update leader set renewed_at = clock_timestamp() where epoch = $1";
     SELECT_LEADER = "select epoch, holder, renewed_at from leader where epoch > 0";
-    // Only who really holds the lock is ended: a pid is used again.
+    // Only who really holds the lock is ended: a pid is used again. One that has just got it has not renewed anything yet.
     END_EXPIRED_LEADER = "select count(pg_terminate_backend(l.pid)) from leader
         join pg_locks l on l.locktype = 'advisory' and l.classid = 7103 and l.objid = 10 and l.objsubid = 2 and l.granted
         join pg_database d on d.oid = l.database and d.datname = current_database()
-        where leader.renewed_at < clock_timestamp() - make_interval(secs => $1)";
+        join pg_stat_activity a on a.pid = l.pid
+        where case when leader.pid = l.pid then leader.renewed_at else a.state_change end
+            < clock_timestamp() - make_interval(secs => $1)";
     FENCE = "select from leader where epoch = $1 for share";
 }
 

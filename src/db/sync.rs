@@ -61,7 +61,8 @@ statements! {
             mirrored = sync_upstreams.mirrored or excluded.mirrored, succeeded_at = now(),
             pending = null, pending_digest = null, confirmed_digest = null";
     WAIT_UPSTREAM = "insert into sync_upstreams (name, pending, pending_digest) values ($1, $2, $3)
-        on conflict (name) do update set pending = excluded.pending, pending_digest = excluded.pending_digest, confirmed_digest = null";
+        on conflict (name) do update set pending = excluded.pending, pending_digest = excluded.pending_digest, confirmed_digest = null
+        where sync_upstreams.pending_digest is distinct from excluded.pending_digest";
     CONFIRM_UPSTREAM = "update sync_upstreams set confirmed_digest = pending_digest, pending = $3
         where name = $1 and pending_digest = $2 returning name";
     FORGET_UPSTREAM = "delete from sync_upstreams where name = $1 returning name";
@@ -369,7 +370,7 @@ pub async fn succeed(
     .map(|_| ())
 }
 
-/// Notes what waits for a person.
+/// Notes what waits for a person. What waits already stays as it is, confirmed or not.
 pub async fn wait(
     run: &impl Run,
     name: &str,

@@ -20,6 +20,9 @@ pub async fn schedule(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken
     if !core.config.patch_sync.enabled {
         return stopping.cancelled().await;
     }
+    if let Err(error) = remember(core).await {
+        tracing::debug!(%error, "when sync last came to its end could not be found out");
+    }
     let mut first = true;
     loop {
         if let Err(error) = look(core, epoch, &mut first).await {
@@ -30,6 +33,19 @@ pub async fn schedule(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken
             () = tokio::time::sleep(LOOK) => {}
         }
     }
+}
+
+/// Takes over from the leader before when sync last came to its end, for the metric.
+async fn remember(core: &Core) -> Result<(), ServiceError> {
+    let Ok(upstream) = upstream::build(&core.config.patch_sync, Vec::new()) else {
+        return Ok(());
+    };
+    let conn = core.db.conn().await?;
+    let known = rows::upstream(&conn, &upstream.name()).await?;
+    if let Some(at) = known.and_then(|known| known.succeeded_at) {
+        core.metrics.sync.last_success.set(at.as_second());
+    }
+    Ok(())
 }
 
 async fn look(core: &Arc<Core>, epoch: i64, first: &mut bool) -> Result<(), ServiceError> {

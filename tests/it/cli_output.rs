@@ -78,6 +78,8 @@ fn requests_are_frozen_and_refuse_unknown_keys() {
     request::<PromoteAllRequest>("promote-all-request");
     request::<BlockRequest>("block-request");
     request::<RefreshRequest>("refresh-request");
+    request::<PruneRequest>("prune-request");
+    request::<SyncConfirm>("sync-confirm");
     request::<AuthTokenCreate>("auth-token-create");
     request::<MachineMove>("machine-move");
     request::<MachineRevoke>("machine-revoke");
@@ -163,6 +165,14 @@ fn storage_and_jobs() {
     answer::<Page<QuarantineEntry>>("quarantine");
     answer::<Job>("job");
     answer::<Page<Job>>("jobs");
+}
+
+#[test]
+fn what_comes_from_upstream() {
+    answer::<SyncStatus>("sync-status");
+    answer::<Page<SyncRun>>("sync-runs");
+    answer::<SyncReport>("sync-report");
+    answer::<SyncFilters>("sync-filters");
 }
 
 #[test]

@@ -2,15 +2,17 @@
 
 use crate::support::admin::TestAdmin;
 use crate::support::db::settings;
-use crate::support::intake::{content, file_name, object, trusting};
+use crate::support::intake::{content, file_name, object, trusting_with};
 use crate::support::kmod;
 use livepatch_onprem::app;
 use livepatch_onprem::config::Config;
 use livepatch_onprem::db::audit::Actor;
-use livepatch_onprem::service::ingest::{FAILPOINT_VARIABLE, FAILPOINTS};
+use livepatch_onprem::service::ingest::{FAILPOINT_VARIABLE, FAILPOINTS, SYNC_FAILPOINTS};
 use livepatch_onprem::service::jobs::{self, Work};
 use livepatch_onprem::service::{Core, ingest, promotions};
-use livepatch_onprem::wire::admin::{JobState, PromoteRequest, RefreshRequest, WireScope};
+use livepatch_onprem::wire::admin::{
+    JobState, PromoteRequest, PruneRequest, RefreshRequest, WireScope,
+};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -66,6 +68,14 @@ async fn work(core: &Arc<Core>, what: &str) {
             let job = jobs::wait(core, job.id).await.unwrap();
             assert_eq!(job.state, JobState::Done, "{job:?}");
         }
+        "prune" => {
+            let request = PruneRequest { dry_run: false };
+            let job = jobs::start(core, &actor, Work::Prune(request))
+                .await
+                .unwrap();
+            let job = jobs::wait(core, job.id).await.unwrap();
+            assert_eq!(job.state, JobState::Done, "{job:?}");
+        }
         other => panic!("no work is called {other}"),
     }
 }
@@ -81,8 +91,14 @@ async fn does_the_work_in_a_process_of_its_own() {
     config.server.address = ([127, 0, 0, 1], 0).into();
     config.patch_storage.filesystem_path = given(FOLDER).into();
     config.patch_trust.certificates = vec![kmod::keys().cert];
+    nobody_wants(&mut config);
     let running = app::start(config, false).await.unwrap();
     work(&running.core, &given(WORK)).await;
+}
+
+/// Filters that admit no bundle of these tests; only pruning looks at them.
+fn nobody_wants(config: &mut Config) {
+    config.patch_sync.flavours = vec!["none".to_owned()];
 }
 
 /// Every payload's object is there and right.
@@ -90,7 +106,7 @@ async fn rows_have_their_objects(test: &TestAdmin, at: &str) {
     let rows = test.db.raw().await;
     let rows = rows
         .query(
-            "select sha256, size from payloads where damaged is null",
+            "select sha256, size from payloads where damaged is null and staged is distinct from -1",
             &[],
         )
         .await
@@ -106,7 +122,7 @@ async fn rows_have_their_objects(test: &TestAdmin, at: &str) {
 }
 
 async fn dies_at(name: &'static str) {
-    let test = trusting().await;
+    let test = trusting_with(nobody_wants).await;
     let what = name.split('-').next().unwrap();
     match what {
         "heal" => {
@@ -117,7 +133,7 @@ async fn dies_at(name: &'static str) {
                 .await
                 .unwrap();
         }
-        "promote" => {
+        "promote" | "prune" => {
             test.stored(&good()).await;
         }
         "refresh" => {
@@ -148,6 +164,9 @@ async fn dies_at(name: &'static str) {
             i64::from(committed),
             "{name}"
         ),
+        "prune" => {
+            assert_eq!(test.rows("payloads where staged = -1").await, 1, "{name}");
+        }
         "promote" => assert_eq!(
             test.rows("promotions").await,
             1 + i64::from(committed),
@@ -175,6 +194,7 @@ async fn dies_at(name: &'static str) {
     let expected = match what {
         "quarantine" => [0, 0, 1],
         "promote" => [1, 2, 0],
+        "prune" => [0, 1, 0],
         _ => [1, 1, 0],
     };
     assert_eq!(counts, expected, "{name}");
@@ -190,7 +210,8 @@ async fn dies_at(name: &'static str) {
 async fn a_server_that_dies_anywhere_leaves_nothing_half_done() {
     // Made once, before the processes that would each make them.
     let _ = (good(), unsigned());
-    for name in FAILPOINTS {
+    let pruning = SYNC_FAILPOINTS.iter().filter(|p| p.starts_with("prune"));
+    for name in FAILPOINTS.iter().chain(pruning) {
         dies_at(name).await;
     }
 }

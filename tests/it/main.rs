@@ -55,6 +55,8 @@ mod quickstart;
 mod storage;
 mod support;
 mod sync;
+mod sync_faults;
+mod sync_index;
 mod telemetry;
 mod tiers;
 mod wire;

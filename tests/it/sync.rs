@@ -135,3 +135,160 @@ async fn a_folder_comes_in_by_itself_and_nothing_is_fetched_twice() {
     let audit = server.admin("GET", "audit/verify", Value::Null).await;
     assert_eq!(audit["ok"], true);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_lost_much_waits_for_a_person() {
+    let source = folder(&["107.1", "107.2", "107.3"]);
+    let server = TestServer::with(from(source.path())).await;
+    assert_eq!(ended(&server, 1).await["outcome"]["added"], 3);
+    for version in ["107.1", "107.2"] {
+        take(source.path(), version);
+    }
+    put(source.path(), "107.4");
+    let waiting = triggered(&server).await;
+    assert_eq!(waiting["run"]["state"], "waiting", "{waiting:#}");
+    assert_eq!(waiting["run"]["code"], "shrink");
+    assert_eq!(patches(&server).await, ["107.3", "107.2", "107.1"]);
+    let status = server.admin("GET", "sync/status", Value::Null).await;
+    let shrink = &status["pending"]["shrink"];
+    assert_eq!((&shrink["gone"], &shrink["before"]), (&json!(2), &json!(3)));
+    assert_eq!(status["last"]["state"], "waiting");
+
+    // Only exactly that can be confirmed.
+    let url = format!("{}/v1/admin/sync/confirm", server.url);
+    let wrong = server
+        .http
+        .post(url)
+        .basic_auth("admin", Some("correct horse battery"))
+        .json(&json!({ "digest": "0".repeat(64) }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(wrong.status(), 409);
+    let digest = status["pending"]["digest"].clone();
+    let confirmed = server
+        .admin("POST", "sync/confirm", json!({ "digest": digest }))
+        .await;
+    let open = confirmed["running"]["id"].as_i64();
+    let last = confirmed["last"]["id"].as_i64();
+    let done = ended(&server, open.or(last).unwrap()).await;
+    assert_eq!(done["run"]["state"], "done", "{done:#}");
+    assert_eq!(done["outcome"]["withdrawn"], 2);
+    assert_eq!(done["outcome"]["added"], 1);
+    let status = server.admin("GET", "sync/status", Value::Null).await;
+    assert!(status["pending"].is_null(), "{status:#}");
+    assert!(status["age"].as_u64().is_some_and(|age| age < 600));
+    let machine = Machine::register(&server, 1, &server.token("edge", "edge").await).await;
+    assert_eq!(machine.offered(&server, None).await, "107.4");
+}
+
+/// Waits for a job, and returns it.
+async fn job(server: &TestServer, started: &Value) -> Value {
+    let id = started["id"].as_i64().unwrap();
+    let job = livepatch_onprem::service::jobs::wait(server.core(), id)
+        .await
+        .unwrap();
+    serde_json::to_value(job).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_say_what_they_change_and_only_pruning_removes() {
+    let source = folder(&["107.1", "107.2"]);
+    let mut server = TestServer::with(from(source.path())).await;
+    assert_eq!(ended(&server, 1).await["outcome"]["added"], 2);
+    let asked = server
+        .admin("GET", "sync/filters?flavors=other", Value::Null)
+        .await;
+    assert_eq!(asked["known"], 2);
+    assert_eq!(asked["change"]["drops"]["payloads"], 2, "{asked:#}");
+    assert_eq!(asked["change"]["adds"]["payloads"], 0);
+
+    server.stop().await;
+    put(source.path(), "107.3");
+    let narrow = server
+        .beside(|config| {
+            from(source.path())(config);
+            config.patch_sync.flavours = vec!["other".to_owned()];
+        })
+        .await;
+    let report = triggered(&narrow).await;
+    let reports = narrow.admin("GET", "sync/reports", Value::Null).await;
+    assert!(reports["items"].as_array().unwrap().len() >= 2);
+    assert_eq!(report["outcome"]["added"], 0, "{report:#}");
+    assert_eq!(
+        report["outcome"]["skipped"][0]["filter"],
+        "patch-sync.flavors"
+    );
+    assert_eq!(report["outcome"]["skipped"][0]["payloads"], 1);
+    // The run at the start was the first with these filters.
+    let second = ended(&narrow, 2).await;
+    let change = &second["outcome"]["filter-change"];
+    assert_eq!(change["drops"]["payloads"], 2, "{second:#}");
+    assert_eq!(patches(&narrow).await, ["107.2", "107.1"]);
+
+    // Nothing goes while a machine has reported the kernel.
+    let machine = Machine::register(&narrow, 1, &narrow.token("edge", "edge").await).await;
+    assert_eq!(machine.offered(&narrow, None).await, "107.2");
+    let started = narrow
+        .admin("POST", "storage/prune", json!({ "dry-run": false }))
+        .await;
+    let kept = job(&narrow, &started).await;
+    assert_eq!(kept["progress"]["counts"], json!({ "kept": 2 }), "{kept:#}");
+    let path = format!("machines/{}", machine.id);
+    narrow.admin("DELETE", &path, Value::Null).await;
+    let started = narrow
+        .admin("POST", "storage/prune", json!({ "dry-run": true }))
+        .await;
+    let dry = job(&narrow, &started).await;
+    assert_eq!(dry["progress"]["counts"], json!({ "pruned": 2 }), "{dry:#}");
+    assert_eq!(patches(&narrow).await, ["107.2", "107.1"]);
+    let started = narrow
+        .admin("POST", "storage/prune", json!({ "dry-run": false }))
+        .await;
+    let pruned = job(&narrow, &started).await;
+    assert_eq!(pruned["progress"]["counts"], json!({ "pruned": 2 }));
+    let page = narrow.admin("GET", "payloads", Value::Null).await;
+    assert_eq!(page["items"], json!([]));
+    let objects = narrow.core().store.list_payloads();
+    let left = futures_util::StreamExt::count(objects).await;
+    assert_eq!(left, 0, "objects were left");
+    let audit = narrow
+        .admin("GET", "audit?action=payload.prune", Value::Null)
+        .await;
+    assert_eq!(audit["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_replica_leads_and_either_may_be_asked() {
+    let source = folder(&["107.1"]);
+    let server = TestServer::with(from(source.path())).await;
+    let replica = server.beside(from(source.path())).await;
+    ended(&server, 1).await;
+    put(source.path(), "107.2");
+    let there = triggered(&replica).await;
+    assert_eq!(there["run"]["state"], "done", "{there:#}");
+    let here = triggered(&server).await;
+    assert_eq!(here["run"]["state"], "done", "{here:#}");
+    assert_eq!(patches(&server).await, ["107.2", "107.1"]);
+    let status = replica.admin("GET", "sync/status", Value::Null).await;
+    assert_eq!(status["leader"]["epoch"], 1, "{status:#}");
+    let metrics = |server: &TestServer| server.core().metrics.sync.leads.get();
+    assert_eq!(metrics(&server) + metrics(&replica), 1);
+
+    // What is damaged is fetched again.
+    let page = server.admin("GET", "payloads", Value::Null).await;
+    let sha256 = page["items"][0]["sha256"].as_str().unwrap().to_owned();
+    let object = server
+        .folder
+        .path()
+        .join(format!("patches/objects/sha256/{}/{sha256}", &sha256[..2]));
+    std::fs::remove_file(object).unwrap();
+    let verify = server.admin("POST", "storage/verify", Value::Null).await;
+    let verify = job(&server, &verify).await;
+    assert_eq!(verify["progress"]["counts"]["missing"], 1, "{verify:#}");
+    let healed = triggered(&server).await;
+    assert_eq!(healed["outcome"]["healed"], 1, "{healed:#}");
+    let verify = server.admin("POST", "storage/verify", Value::Null).await;
+    let verify = job(&server, &verify).await;
+    assert_eq!(verify["progress"]["counts"], json!({ "verified": 2 }));
+}

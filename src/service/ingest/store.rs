@@ -84,7 +84,7 @@ async fn try_insert(
         added_by: &origin.actor.name,
         staged: origin.staged,
     };
-    let unseen = !patches::unseen(&tx, &[patch_id]).await?.is_empty();
+    let unseen = origin.staged.is_none() && !patches::unseen(&tx, &[patch_id]).await?.is_empty();
     let Some(_) = payloads::insert(&tx, &new).await? else {
         let known = payloads::find(&tx, filename).await?;
         return known.map(Err).ok_or_else(|| {
@@ -181,7 +181,6 @@ pub(super) async fn unhide(
         }),
     };
     let seq = audit::append(&tx, entry, Change::Catalog).await?;
-    failpoint("ingest-before-commit");
     tx.commit().await?;
     let outcome = outcome(filename, spooled, IngestResult::Stored);
     Ok(Some(Taken {

@@ -2,7 +2,8 @@
 
 use super::mirror::{Confirmed, Moves};
 use super::record::{self, next_run};
-use super::run::{Cause, note, queue};
+use super::request::Cause;
+use super::run::{note, queue};
 use super::{filters as of, plan};
 use crate::db::audit::Actor;
 use crate::db::sync::{self as rows, Recorded};

@@ -131,13 +131,15 @@ fn fail(work: &Work<'_>, offered: &Offered, error: RunError, gathered: &Mutex<Ga
 
 /// One payload of a batch that is ready.
 async fn one(work: &Work<'_>, offered: &Offered, gathered: &Mutex<Gathered>) {
-    if given_up(gathered) {
-        return;
-    }
-    if let Err(error) = take(work, offered, gathered).await {
+    let given_up = given_up(gathered);
+    if !given_up && let Err(error) = take(work, offered, gathered).await {
         fail(work, offered, error, gathered);
     }
+    // Also what is not wanted any more was made ready.
     work.upstream.done(offered).await;
+    if given_up {
+        return;
+    }
     work.record.progress(|progress| progress.done += 1);
     work.record.tick(work.core).await;
 }

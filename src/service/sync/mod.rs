@@ -18,6 +18,7 @@ mod mirror;
 mod plan;
 mod publish;
 mod record;
+mod request;
 mod run;
 
 pub use admin::{confirm, due, filters, report, reports, reset, status, trigger};
@@ -26,4 +27,5 @@ pub(super) use fetch::discard;
 pub use filters::{configured as configured_filter, locked_tiers};
 pub use holds::{UPSTREAM, WITHDRAWN};
 pub use record::next_run;
-pub use run::{Cause, Ended, Fence, Run, queue, run};
+pub use request::{Cause, Ended, Fence, Run};
+pub use run::{queue, run};

@@ -4,129 +4,21 @@ use super::believed::{self, Before};
 use super::error::RunError;
 use super::plan::{self, Names, Plan};
 use super::record::Recorder;
-use super::{fetch, filters, mirror, publish};
+use super::request::{Cause, Ended, Fence, Run};
+use super::{fetch, mirror, publish};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::sync::{self as rows, Recorded, RunLock};
-use crate::db::{Tx, leader, staged};
+use crate::db::{Tx, staged};
 use crate::domain::Sha256;
 use crate::index::IntakeFilter;
 use crate::service::{Core, ServiceError};
 use crate::telemetry::SyncEnd;
 use crate::upstream::{Listing, Question, Upstream};
-use crate::wire::admin::{
-    SyncItemResult, SyncOutcome, SyncPending, SyncPhase, SyncState, TiersPreview,
-};
+use crate::wire::admin::{SyncItemResult, SyncPending, SyncPhase, SyncState, TiersPreview};
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Instant;
-
-/// Why a run runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// It was due.
-    Interval,
-    /// An administrator asked for it.
-    Trigger,
-    /// An archive was brought.
-    Import,
-}
-
-impl Cause {
-    /// The word of the record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Interval => "interval",
-            Self::Trigger => "trigger",
-            Self::Import => "import",
-        }
-    }
-
-    /// What its payloads say of how they came.
-    pub(super) const fn source(self) -> &'static str {
-        match self {
-            Self::Import => "import",
-            Self::Interval | Self::Trigger => "sync",
-        }
-    }
-}
-
-/// What keeps a leader that was superseded from changing anything.
-#[derive(Debug, Clone, Copy)]
-pub struct Fence(Option<i64>);
-
-impl Fence {
-    /// Of the leader with this epoch.
-    pub const fn of_leader(epoch: i64) -> Self {
-        Self(Some(epoch))
-    }
-
-    /// Of a command that a person runs beside the servers; the lock of the run alone guards it.
-    pub const fn of_command() -> Self {
-        Self(None)
-    }
-
-    /// Fails if another replica leads; else the transaction commits only while none does.
-    pub(super) async fn check(self, tx: &Tx<'_>) -> Result<(), RunError> {
-        match self.0 {
-            Some(epoch) if !leader::fence(tx, epoch).await? => Err(RunError::Superseded),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// What is to be run.
-#[derive(Debug, Clone)]
-pub struct Run {
-    /// The record that was queued for it; `None`: it makes one.
-    pub id: Option<i64>,
-    /// Why.
-    pub cause: Cause,
-    /// Who asked for it.
-    pub actor: Actor,
-    /// What is wanted.
-    pub filter: IntakeFilter,
-    /// How many percent of what upstream had may be gone before a person must confirm; 100: all.
-    pub max_shrink: u32,
-    /// Takes tiers and promotions over.
-    pub mirror: bool,
-    /// A person has confirmed beforehand whatever would wait.
-    pub confirmed: bool,
-    /// Only says what it would do.
-    pub dry_run: bool,
-}
-
-impl Run {
-    /// As configured in `patch-sync.*`.
-    pub async fn configured(core: &Core, cause: Cause, actor: Actor) -> Result<Self, ServiceError> {
-        let sync = &core.config.patch_sync;
-        Ok(Self {
-            id: None,
-            cause,
-            actor,
-            filter: filters::configured(core, &core.db.conn().await?).await?,
-            max_shrink: sync.max_shrink,
-            mirror: sync.sync_tiers,
-            confirmed: false,
-            dry_run: false,
-        })
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone)]
-pub struct Ended {
-    /// Its record; `None` if it only said what it would do.
-    pub id: Option<i64>,
-    /// `done`, `failed` or `waiting`.
-    pub state: SyncState,
-    /// Why, for programs.
-    pub code: Option<String>,
-    /// Why, for people.
-    pub error: Option<String>,
-    /// What came of it. With `dry_run`: `fetched` is what would be fetched.
-    pub outcome: SyncOutcome,
-}
 
 /// A run at work.
 #[derive(Debug)]
@@ -170,7 +62,7 @@ pub async fn run(
         let result = look(&work).await.map(|_| ());
         return Ok(ended(&work, &result));
     }
-    let mut lock = RunLock::try_take(&core.db, fence.0)
+    let mut lock = RunLock::try_take(&core.db, fence.epoch())
         .await?
         .ok_or_else(busy)?;
     let id = match begin(&work, &lock).await {
@@ -237,7 +129,7 @@ async fn begin(work: &Work<'_>, lock: &RunLock) -> Result<i64, ServiceError> {
             row.ok_or_else(busy)?.id
         }
     };
-    if !rows::claim(&tx, id, &work.name, work.fence.0.unwrap_or(0)).await? {
+    if !rows::claim(&tx, id, &work.name, work.fence.epoch().unwrap_or(0)).await? {
         return Err(busy());
     }
     tx.commit().await?;

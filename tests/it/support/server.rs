@@ -71,6 +71,15 @@ impl TestServer {
         Self::on(Arc::clone(&self.db), Arc::clone(&self.folder), change).await
     }
 
+    /// On a database and a storage that are there already.
+    pub async fn beside_of(
+        db: Arc<TestDb>,
+        folder: Arc<TempDir>,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        Self::on(db, folder, change).await
+    }
+
     async fn on(db: Arc<TestDb>, folder: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&db, &folder);
         change(&mut config);
