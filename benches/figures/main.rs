@@ -8,9 +8,13 @@ mod checkins;
 mod cpu;
 mod decide;
 mod downloads;
+<<<<<<< HEAD
 mod load;
 mod million;
 mod process;
+=======
+mod intake;
+>>>>>>> peer
 mod report;
 mod site;
 mod wrk;
@@ -26,6 +30,7 @@ struct Plan {
     seconds: Duration,
 }
 
+<<<<<<< HEAD
 /// The groups of `ONLY=`. The last takes minutes and is measured only when it is named.
 const GROUPS: [&str; 8] = [
     "decide",
@@ -39,6 +44,10 @@ const GROUPS: [&str; 8] = [
 ];
 const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] \
     [ONLY=decide|checkins|downloads|cpu|start|reports|overload], make bench-hold [DURATION=10m]";
+=======
+const USAGE: &str =
+    "usage: make bench [ROUNDS=N] [SECONDS=N] [ONLY=checkins|downloads|decide|intake]";
+>>>>>>> peer
 
 fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
@@ -62,7 +71,11 @@ fn main() -> anyhow::Result<()> {
         seconds: Duration::from_secs(number("SECONDS_EACH", 4)?),
     };
     let only = std::env::var("ONLY").unwrap_or_default();
+<<<<<<< HEAD
     if !only.is_empty() && !GROUPS.contains(&only.as_str()) {
+=======
+    if !["", "checkins", "downloads", "decide", "intake"].contains(&only.as_str()) {
+>>>>>>> peer
         bail!("ONLY={only} is no group of benchmarks; {USAGE}");
     }
     let duration = match std::env::var("DURATION") {
@@ -83,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         if wanted("downloads") {
             rows.extend(downloads::run(plan).await.context("downloads")?);
         }
+<<<<<<< HEAD
         if wanted("cpu") {
             rows.extend(cpu::run(plan).await.context("CPU per download")?);
         }
@@ -103,6 +117,10 @@ fn main() -> anyhow::Result<()> {
             if wanted("hold") {
                 rows.extend(load::hold(duration, &site).await.context("hold")?);
             }
+=======
+        if wanted("intake") {
+            rows.extend(intake::run(plan).await.context("intake")?);
+>>>>>>> peer
         }
         anyhow::Ok(())
     })?;

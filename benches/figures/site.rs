@@ -92,7 +92,7 @@ pub(crate) async fn payload(core: &Core, size: usize) -> anyhow::Result<(String,
 }
 
 /// The smallest file for x86-64 that passes as a kernel module: an ELF header, `.modinfo` and the sections' names.
-fn elf(modinfo: &str) -> Vec<u8> {
+pub(crate) fn elf(modinfo: &str) -> Vec<u8> {
     const NAMES: &[u8] = b"\0.modinfo\0.names\0";
     let mut out = b"\x7fELF\x02\x01\x01".to_vec();
     out.resize(16, 0);

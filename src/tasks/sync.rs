@@ -37,7 +37,7 @@ pub async fn schedule(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken
 
 /// Takes over from the leader before when sync last came to its end, for the metric.
 async fn remember(core: &Core) -> Result<(), ServiceError> {
-    let Ok(upstream) = upstream::build(&core.config.patch_sync) else {
+    let Ok(upstream) = upstream::build(&core.config.patch_sync, Vec::new()) else {
         return Ok(());
     };
     let conn = core.db.conn().await?;

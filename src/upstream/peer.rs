@@ -123,9 +123,9 @@ impl Peer {
         let status = response.status();
         let told = self.http.explained(response).await;
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => UpstreamError::Denied(format!(
-                "{told} (patch-sync.token; its administrator makes a new one with `livepatch-admin sync-tokens add <tier> <name>`)"
-            )),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                UpstreamError::Denied(format!("{told} (patch-sync.token)"))
+            }
             StatusCode::NOT_FOUND => UpstreamError::Denied(told),
             status if status.is_server_error() => UpstreamError::Unreachable(told),
             _ => UpstreamError::Nonsense(told),

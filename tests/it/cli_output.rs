@@ -81,6 +81,7 @@ fn requests_are_frozen_and_refuse_unknown_keys() {
     request::<PruneRequest>("prune-request");
     request::<SyncConfirm>("sync-confirm");
     request::<AuthTokenCreate>("auth-token-create");
+    request::<SyncTokenCreate>("sync-token-create");
     request::<MachineMove>("machine-move");
     request::<MachineRevoke>("machine-revoke");
     request::<CaptureStart>("capture-start");
@@ -173,6 +174,11 @@ fn what_comes_from_upstream() {
     answer::<Page<SyncRun>>("sync-runs");
     answer::<SyncReport>("sync-report");
     answer::<SyncFilters>("sync-filters");
+    let created: SyncTokenCreated = answer("sync-token-created");
+    assert_eq!(created.show(&view(true)), "lpy_abc");
+    assert!(!format!("{created:?}").contains("lpy_abc"));
+    answer::<Page<SyncTokenEntry>>("sync-tokens");
+    answer::<Page<PeerEntry>>("sync-peers");
 }
 
 #[test]

@@ -496,7 +496,7 @@ async fn who_sends_a_byte_a_second_or_nothing_is_given_up() {
         "{error}"
     );
     // Not for as long as the sender would like: a byte a second would be hours.
-    assert!(began.elapsed() < Duration::from_secs(60));
+    assert!(began.elapsed() < Duration::from_mins(1));
 
     // Nobody who answers at all.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

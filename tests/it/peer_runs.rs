@@ -110,7 +110,7 @@ async fn nothing_half_is_seen_and_the_next_run_completes() {
             );
             break;
         }
-        assert!(started.elapsed() < Duration::from_secs(60), "{peers:#}");
+        assert!(started.elapsed() < Duration::from_mins(1), "{peers:#}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let rows = top.db.raw().await;

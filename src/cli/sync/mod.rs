@@ -44,6 +44,8 @@ pub enum SyncCommand {
     Confirm(ConfirmArgs),
     /// Forget what is known of the upstream: its deployment, keys and version
     Reset,
+    /// List the servers that pull from this one
+    Peers(PageArgs),
     /// Show what other filters would add and drop
     Filters(FilterArgs),
 }
@@ -180,6 +182,7 @@ pub async fn run(context: &Context, command: SyncCommand) -> Result<Exit, CliErr
             context.show(&report)?;
         }
         SyncCommand::Confirm(args) => confirm(context, &client, args).await?,
+        SyncCommand::Peers(page) => super::sync_tokens::peers(context, page).await?,
         SyncCommand::Reset => {
             let act = "Forget the deployment, keys and version of the upstream";
             prompt::confirm(act, context.global.yes)?;

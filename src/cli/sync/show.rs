@@ -10,6 +10,7 @@ use crate::wire::admin::{
 };
 use std::time::Duration;
 
+<<<<<<< HEAD
 <<<<<<< HEAD:src/cli/sync.rs
 /// How often a run is looked at.
 const INTERVAL: Duration = Duration::from_millis(300);
@@ -87,6 +88,8 @@ pub struct FilterArgs {
 
 =======
 >>>>>>> sync:src/cli/sync/show.rs
+=======
+>>>>>>> peer
 impl Row for SyncRun {
     const HEADER: &'static [&'static str] = &[
         "id",
@@ -419,6 +422,7 @@ impl Show for SyncFilters {
         blocks([head, change(&self.change)])
     }
 }
+<<<<<<< HEAD
 <<<<<<< HEAD:src/cli/sync.rs
 
 /// How a run's end is told in the exit code.
@@ -560,3 +564,5 @@ async fn confirm(context: &Context, client: &Client, args: ConfirmArgs) -> Resul
 }
 =======
 >>>>>>> sync:src/cli/sync/show.rs
+=======
+>>>>>>> peer

@@ -16,7 +16,7 @@ const WHOLE: usize = 2;
 /// One version of an index.
 #[derive(Debug)]
 pub(super) struct Version {
-    pub(super) version: u64,
+    pub(super) number: u64,
     pub(super) digest: Sha256,
     pub(super) payloads: u64,
     pub(super) text: Bytes,
@@ -49,7 +49,7 @@ impl History {
 
     /// This version, if its text is kept.
     pub(super) fn get(&self, version: u64) -> Option<&Arc<Version>> {
-        self.whole.iter().find(|v| v.version == version)
+        self.whole.iter().find(|v| v.number == version)
     }
 
     /// Adds a version. Takes a while for a large index: call it where that may be.
@@ -59,7 +59,7 @@ impl History {
             None => self.since = version,
             Some(newest) if newest.digest == digest => {
                 self.keep(Version {
-                    version,
+                    number: version,
                     digest,
                     payloads: newest.payloads,
                     text: newest.text.clone(),
@@ -72,7 +72,7 @@ impl History {
             }
         }
         self.keep(Version {
-            version,
+            number: version,
             digest,
             payloads: state.payloads().count() as u64,
             text: state.text().into(),
@@ -96,7 +96,7 @@ impl History {
         };
         let mut latest = Past {
             first: self.since,
-            last: newest.version,
+            last: newest.number,
             gone: BTreeSet::new(),
             come: BTreeSet::new(),
         };
@@ -113,7 +113,7 @@ impl History {
     /// What makes the newest text of the one of version `since`, if it is remembered and shorter.
     pub(super) fn difference(&self, since: u64) -> Option<String> {
         let newest = self.newest()?;
-        if (self.since..=newest.version).contains(&since) {
+        if (self.since..=newest.number).contains(&since) {
             return Some(String::new());
         }
         let past = self

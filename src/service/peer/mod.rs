@@ -44,7 +44,7 @@ pub struct Caller {
 pub fn authenticate(core: &Core, token: &str, now: Timestamp) -> Result<Caller, ServiceError> {
     let refuse = |why: &str| {
         ServiceError::Unauthorized(format!(
-            "{why}; an administrator of this server makes one with `livepatch-admin sync-tokens add <tier> <name>`"
+            "{why}; an administrator of that server makes a new one with `livepatch-admin sync-tokens add <tier> <name>`"
         ))
     };
     let snapshot = core.snapshots.get();
@@ -105,7 +105,7 @@ impl Index {
     ) -> Result<Arc<Version>, ServiceError> {
         let (seq, _) = audit::head(&core.db.conn().await?).await?;
         if let Some(newest) = self.history.newest()
-            && newest.version >= seq.unsigned_abs()
+            && newest.number >= seq.unsigned_abs()
         {
             return Ok(Arc::clone(newest));
         }
@@ -134,7 +134,7 @@ impl Index {
         let lifetime = SignedDuration::try_from(lifetime).unwrap_or(SignedDuration::MAX);
         let fresh = |sealed: &&Sealed| {
             let age = now.duration_since(sealed.issued_at);
-            sealed.version == version.version && !age.is_negative() && age < lifetime / RENEWED
+            sealed.version == version.number && !age.is_negative() && age < lifetime / RENEWED
         };
         if let Some(sealed) = self.sealed.as_ref().filter(fresh) {
             return Ok(sealed.clone());
@@ -144,7 +144,7 @@ impl Index {
             format: FORMAT,
             deployment: keys::deployment(&core.db).await?,
             tier: tier.clone(),
-            version: version.version,
+            version: version.number,
             digest: version.digest,
             bytes: version.text.len() as u64,
             payloads: version.payloads,
@@ -156,7 +156,7 @@ impl Index {
         let json = serde_json::to_vec(&sealed)
             .map_err(|e| ServiceError::Internal(format!("writing the index: {e}")))?;
         let sealed = Sealed {
-            version: version.version,
+            version: version.number,
             issued_at: now,
             tag: format!("\"{}\"", Sha256::of(&json)),
             json: json.into(),
@@ -212,7 +212,7 @@ pub async fn state_of(
         ))
     };
     let wanted = index.history.get(version).cloned().ok_or_else(moved)?;
-    let newest = index.history.newest().is_some_and(|v| v.version == version);
+    let newest = index.history.newest().is_some_and(|v| v.number == version);
     let difference = since
         .filter(|_| newest)
         .and_then(|since| index.history.difference(since));

@@ -1,6 +1,7 @@
 //! A front before a real server that misbehaves on demand: it passes requests on, and cuts, alters, delays or replaces the
 //! answers. One connection, one request, so that a test can count them.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -249,11 +250,11 @@ impl Got {
     fn head(&self, with_length: bool) -> String {
         let mut head = format!("HTTP/1.1 {} Said\r\nconnection: close\r\n", self.status);
         for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(head, "{name}: {value}\r\n");
         }
         if with_length {
             let length = self.length.unwrap_or(self.body.len());
-            head.push_str(&format!("content-length: {length}\r\n"));
+            let _ = write!(head, "content-length: {length}\r\n");
         }
         head.push_str("\r\n");
         head
