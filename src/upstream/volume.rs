@@ -394,6 +394,28 @@ fn sibling(path: &Path, of: usize, number: usize) -> String {
     format!("volume {number}")
 }
 
+/// Sorts files and folders into archives, by the manifests of the files: the files of each, the older archive first.
+pub fn archives(
+    paths: &[PathBuf],
+    trusted: &[PublicKey],
+    now: Timestamp,
+    late: bool,
+) -> Result<Vec<Vec<PathBuf>>, ArchiveError> {
+    let mut found: Vec<(ArchiveManifest, Vec<PathBuf>)> = Vec::new();
+    for path in expand(paths)? {
+        let manifest = open_volume(&path, trusted, now, late)?.manifest;
+        match found.iter_mut().find(|(of, _)| *of == manifest) {
+            Some((_, files)) => files.push(path),
+            None => found.push((manifest, vec![path])),
+        }
+    }
+    found.sort_by_key(|(manifest, _)| {
+        let since = manifest.since.as_ref().map(|since| since.version);
+        (manifest.index.version, since)
+    });
+    Ok(found.into_iter().map(|(_, files)| files).collect())
+}
+
 fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ArchiveError> {
     let mut files = Vec::new();
     for path in paths {

@@ -123,13 +123,15 @@ async fn what_was_altered_changes_nothing() {
     }
     std::fs::write(&file, &good).unwrap();
     isolated.import(&file, &[]).await.well("Done: 2 added");
-    // With another database, trusted by a key on the command line alone.
-    let other = Site::empty().await;
+    // With another database on which no server runs, trusted by a key on the command line alone.
+    let mut other = Site::empty().await;
+    other.server.stop().await;
     let shown = staging.run(&["keys", "show"]).await.text;
     other
         .import(&file, &["--key", shown.trim()])
         .await
         .well("Done: 2 added");
+    assert_eq!(other.visible().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

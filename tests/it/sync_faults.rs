@@ -247,7 +247,7 @@ async fn a_storage_that_is_away_ends_the_run_and_the_next_one_completes() {
     std::fs::rename(&bucket, &away).unwrap();
     let mut config = server.core().config.clone();
     config.patch_sync.enabled = true;
-    let upstream = upstream::build(&config.patch_sync).unwrap();
+    let upstream = upstream::build(&config.patch_sync, Vec::new()).unwrap();
     let actor = Actor {
         name: "tester".to_owned(),
         source: "test".to_owned(),
