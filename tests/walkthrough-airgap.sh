@@ -39,6 +39,9 @@ createdb() {
   "${bin:+$bin/}psql" -q "$LIVEPATCH_TEST_DATABASE" -c "create database $1"
 }
 
+# The administrator's password is `walkthrough-chain` everywhere; this is its bcrypt hash.
+readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
+
 # start SITE [KEY=VALUE...]: a server with these keys of patch-sync, whose administrator is logged in.
 start() {
   local site=$1 setting tries=0 address
@@ -51,8 +54,7 @@ database.connection-string: "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=ai
 patch-storage.filesystem-path: $work/$site/patches
 patch-trust.certificates: $certificate
 auth.basic.enabled: true
-# The password is that of the walkthroughs; this is its bcrypt hash.
-auth.basic.users: 'admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
+auth.basic.users: '$admin'
 YAML
   for setting in "$@"; do printf 'patch-sync.%s: %s\n' "${setting%%=*}" "${setting#*=}" >>"$work/$site/livepatch.yaml"; done
   livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
@@ -113,16 +115,19 @@ staging_key=$said
 start isolated
 run livepatch-server keys trust "$staging_key" --name staging
 
-step "An archive is written onto a stick, in volumes that fit it."
+step "An archive is written onto sticks: none of them has room for the patch and everything else."
 at staging
-run livepatch-server export -o "$stick/" --volume-size 64KiB
+room=$(($(stat -c %s "$first") + 6144))
+run livepatch-server export -o "$stick/" --volume-size "$room"
 says "Version "
 since=$(sed -n 's/.*--since \([0-9]*\)$/\1/p' <<<"$said")
 volumes=("$stick"/*.tar)
-[ ${#volumes[@]} -ge 1 ] || fail "there should be a volume on the stick"
+[ ${#volumes[@]} -eq 2 ] || fail "there should be two volumes on the stick"
 
-step "On the way a byte of it is altered: the isolated server says where, and takes in nothing."
+step "One volume is forgotten, and of another copy a byte is altered: the isolated server says which, and takes in nothing."
 at isolated
+refused livepatch-server import "${volumes[0]}" --yes
+says "volume 2 (probably"
 cp -r "$stick" "$work/altered"
 altered=("$work"/altered/*.tar)
 last=${altered[-1]}
