@@ -372,10 +372,7 @@ pub fn open_volumes(
     let Some(first) = volumes.first() else {
         return Err(ArchiveError::Nothing("no file was given".to_owned()));
     };
-    if let Some(other) = volumes
-        .iter()
-        .find(|v| v.sealed.signed != first.sealed.signed)
-    {
+    if let Some(other) = volumes.iter().find(|v| v.manifest != first.manifest) {
         return Err(ArchiveError::Mixed {
             path: first.path.clone(),
             version: first.manifest.index.version,

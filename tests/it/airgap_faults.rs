@@ -63,7 +63,7 @@ async fn free(site: &Site) {
     let sql = "select count(*) from pg_stat_activity where datname = current_database()
         and pid <> pg_backend_pid() and (state = 'active' or wait_event_type = 'Lock')";
     while site.number(sql).await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_mins(1));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -87,7 +87,7 @@ async fn a_database_that_goes_away_midway_leaves_nothing_half_visible() {
     let started = Instant::now();
     while isolated.number(waits).await == 0 {
         assert!(
-            started.elapsed() < Duration::from_secs(60),
+            started.elapsed() < Duration::from_mins(1),
             "nothing is inserted"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
