@@ -20,15 +20,11 @@ test: ## install what is missing and run all tests, then the walkthrough, the AP
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
-<<<<<<< HEAD
 faults: ## kill, stop, fill and corrupt everything many times over; a table of what was lost (RUNS=20 PAUSE=60)
 	@tests/setup.sh test
 	@RUNS='$(RUNS)' PAUSE='$(PAUSE)' exec tests/faults.sh
 
 bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=GROUP)
-=======
-bench: ## measure speed against yardsticks in the same run (ROUNDS=5 SECONDS=4 ONLY=checkins|downloads|decide|intake)
->>>>>>> peer
 	@tests/setup.sh bench
 	@ROUNDS='$(ROUNDS)' SECONDS_EACH='$(SECONDS)' ONLY='$(ONLY)' exec tests/services.sh cargo bench --locked --bench figures
 
@@ -53,11 +49,11 @@ docs: ## write the reference pages again that are made from the code
 	@tests/setup.sh run
 	UPDATE_DOCS=1 cargo test --locked --test it -- is_current
 
-<<<<<<< HEAD
-walkthrough: ## the main job from bundle to machine, and the same across an air gap, told step by step
+walkthrough: ## the main job from bundle to machine, the same across an air gap and through a chain of servers, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-airgap.sh
+	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-chain.sh
 
 test-api: ## the API against its own OpenAPI document, with schemathesis (SECONDS=75 SEED=20261123)
 	@tests/setup.sh test
@@ -69,12 +65,6 @@ fuzz: ## every parser on random input for a while each, then the API with anothe
 	@tests/fuzz.sh $(or $(SECONDS),20)
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/schemathesis.sh 180 $$RANDOM
-=======
-walkthrough: ## the main job from bundle to machine, and a chain of three servers, told step by step
-	cargo build --locked --bins
-	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
-	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-chain.sh
->>>>>>> peer
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \

@@ -1,22 +1,26 @@
 #!/usr/bin/env bash
-# The air gap, told step by step on real input: a connected staging node takes in live patches and lets one reach stable; an
-# archive in small volumes is carried to a server without any network, which trusts nothing but the key that was read out to
-# it; a machine there is patched; and how its fleet fares is carried back out.
+# The air gap, told step by step on real input: a connected staging node fetches live patches from outside and lets one reach
+# stable; an archive in small volumes is carried to a server without any network, which trusts nothing but the key that was read
+# out to it; a machine there is patched; and how its fleet fares is carried back out.
 #
 #   tests/walkthrough-airgap.sh     (or `make walkthrough`, which builds first)
 #
-# Starts two servers of their own, each with its own database and storage, in a temporary directory on free loopback ports, and
-# leaves nothing behind. Every step is checked: the first thing that is not as told ends the walkthrough with an error.
-# LIVEPATCH_BIN_DIR says where the commands are; target/debug if it is not set. Needs what `tests/setup.sh run` installs.
+# Starts two servers on free loopback ports, each with storage and a database of its own in one private PostgreSQL, and leaves
+# nothing behind. Every step is checked: the first thing that is not as told ends the walkthrough with an error. LIVEPATCH_BIN_DIR
+# says where the commands are; target/debug if it is not set. Needs what `tests/setup.sh test` installs.
 set -euo pipefail
+# The PostgreSQL is that of the tests; it ends with this script.
+if [ -z "${LIVEPATCH_TEST_DATABASE:-}" ]; then
+  exec "$(dirname "${BASH_SOURCE[0]}")/services.sh" "${BASH_SOURCE[0]}" "$@"
+fi
 name=walkthrough-airgap
 . "$(dirname "${BASH_SOURCE[0]}")/narrated.sh"
 
-# The two sites. Each has its server, its administrator's session and its configuration; `at SITE` turns to one of them.
+# The two sites. `at SITE` turns to one of them: its administrator, and its configuration for commands.
 declare -A url_of pid_of
 stick=$work/stick
 at() {
-  export LIVEPATCH_URL=${url_of[$1]} XDG_STATE_HOME=$work/$1/home LIVEPATCH_CONFIG_LOCATION=$work/$1/livepatch.yaml
+  export LIVEPATCH_URL=${url_of[$1]-} XDG_STATE_HOME=$work/$1/home LIVEPATCH_CONFIG_LOCATION=$work/$1/livepatch.yaml
 }
 on_finish() {
   local site
@@ -29,28 +33,43 @@ on_finish() {
     fi
   done
 }
+createdb() {
+  local bin
+  bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
+  "${bin:+$bin/}psql" -q "$LIVEPATCH_TEST_DATABASE" -c "create database $1"
+}
 
-# start SITE: a server that trusts $certificate, with an administrator who is logged in.
+# The administrator's password is `walkthrough-chain` everywhere; this is its bcrypt hash.
+readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
+
+# start SITE [KEY=VALUE...]: a server with these keys of patch-sync, whose administrator is logged in.
 start() {
-  local site=$1 key value
+  local site=$1 setting tries=0 address
+  shift
   mkdir -p "$work/$site"
-  mkfifo "$work/$site.out"
-  url='' password=''
-  livepatch-server quickstart --data-dir "$work/$site" --listen 127.0.0.1:0 --trust-certificate "$certificate" \
-    >"$work/$site.out" 2>"$work/$site/log" &
+  createdb "airgap_$site"
+  cat >"$work/$site/livepatch.yaml" <<YAML
+server.server-address: 127.0.0.1:0
+database.connection-string: "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=airgap_$site}"
+patch-storage.filesystem-path: $work/$site/patches
+patch-trust.certificates: $certificate
+auth.basic.enabled: true
+auth.basic.users: '$admin'
+YAML
+  for setting in "$@"; do printf 'patch-sync.%s: %s\n' "${setting%%=*}" "${setting#*=}" >>"$work/$site/livepatch.yaml"; done
+  livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
   pid_of[$site]=$!
-  exec 3<"$work/$site.out"
-  while [ -z "$url" ] || [ -z "$password" ]; do
-    read -r -t 120 key value <&3 || fail "the server should have printed its URL and the administrator's password"
-    case "$key" in
-      URL) url=$value ;;
-      password) password=$value ;;
-    esac
+  # It says where it listens; the port was left to the system.
+  until address=$(grep -m1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
+    kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server at $site ended by itself"
+    tries=$((tries + 1))
+    [ "$tries" -lt 600 ] || fail "the server at $site did not start within a minute"
+    sleep 0.1
   done
-  exec 3<&-
-  url_of[$site]=$url
-  printf '\n     the server at %s runs: %s\n' "$site" "$url"
+  url_of[$site]=http://$address
+  printf '\n     the server at %s runs: %s\n' "$site" "${url_of[$site]}"
   at "$site"
+  password=walkthrough-chain
   log_in
 }
 stop() {
@@ -59,16 +78,19 @@ stop() {
   wait "${pid_of[$1]}" || status=$?
   unset "pid_of[$1]"
   [ "$status" = 0 ] || fail "the server at $1 ended with exit code $status, 0 was expected"
-  ! grep -qi 'panicked' "$work/$1/log" || fail "the server at $1 panicked"
+  ! grep -qi 'panicked' "$work/$1/log" || fail "the server at $1 panicked: $(grep -i panicked "$work/$1/log")"
 }
-# A command that must fail.
+# A command that must be refused.
 refused() {
   local status=0
   printf '\n   $ %s\n' "${*//$work/\$WORK}"
   said=$("$@" 2>&1) || status=$?
   printf '%s\n' "${said//$work/\$WORK}" | sed 's/^/     /'
-  [ "$status" != 0 ] || fail "that command should have been refused"
+  [ "$status" = 1 ] || fail "that command ended with exit code $status, 1 was expected"
 }
+# The machine at the isolated site, which checks in every hour.
+readonly machine=1f0c6e1ba97d4d6f8a1d0c9be4f70001
+check() { run livepatch-client check --state-dir "$work/machine" --machine-id "$machine" --assume-applied; }
 
 # --- The walkthrough --------------------------------------------------------------------------------------------------
 
@@ -76,12 +98,14 @@ step "Two live patches for this machine's kernel headers are compiled, signed an
 mapfile -t input < <("$root/tests/quickstart-input.sh" "$work/input")
 [ ${#input[@]} -eq 5 ] || fail "the bundles could not be made, see above"
 certificate=${input[0]} first=${input[1]} second=${input[2]} kernel=${input[3]} arch=${input[4]}
-mkdir "$stick"
+mkdir "$stick" "$work/outside"
 
-step "The staging node, which can reach the outside, has the first patch, and lets it reach stable."
-start staging
-run livepatch-admin --quiet patch upload "$first"
-says "1 stored"
+step "The staging node can reach the outside (here: a folder of tarballs). It fetches the first patch, which then reaches stable."
+cp "$first" "$work/outside"
+start staging enabled=true driver=directory "directory=$work/outside" "flavors=${kernel##*-}" interval=24h
+run livepatch-admin --quiet sync trigger --wait
+run livepatch-admin patch list
+says 106.1
 run livepatch-admin patch promote 106.1 stable --reason "fine on the test machines"
 
 step "The site without network has a server of its own. Its administrator is read the staging node's key, by telephone."
@@ -91,16 +115,19 @@ staging_key=$said
 start isolated
 run livepatch-server keys trust "$staging_key" --name staging
 
-step "An archive is written onto a stick, in volumes that fit it."
+step "An archive is written onto sticks: none of them has room for the patch and everything else."
 at staging
-run livepatch-server export -o "$stick/" --tier stable --volume-size 64KiB
+room=$(($(stat -c %s "$first") + 6144))
+run livepatch-server export -o "$stick/" --volume-size "$room"
 says "Version "
 since=$(sed -n 's/.*--since \([0-9]*\)$/\1/p' <<<"$said")
 volumes=("$stick"/*.tar)
-[ ${#volumes[@]} -ge 1 ] || fail "there should be a volume on the stick"
+[ ${#volumes[@]} -eq 2 ] || fail "there should be two volumes on the stick"
 
-step "On the way a byte of it is altered: the isolated server says where, and takes in nothing."
+step "One volume is forgotten, and of another copy a byte is altered: the isolated server says which, and takes in nothing."
 at isolated
+refused livepatch-server import "${volumes[0]}" --yes
+says "volume 2 (probably"
 cp -r "$stick" "$work/altered"
 altered=("$work"/altered/*.tar)
 last=${altered[-1]}
@@ -119,23 +146,24 @@ says 106.1
 
 step "A machine at the isolated site is enabled for stable: it is offered the patch, fetches it and verifies it."
 make_token production stable
-run livepatch-client enable --server "$LIVEPATCH_URL" --cert "$certificate" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 \
+run livepatch-client enable --server "$LIVEPATCH_URL" --cert "$certificate" --machine-id "$machine" \
   --state-dir "$work/machine" --kernel "$kernel" --arch "$arch" --assume-applied - <"$work/production.token"
 says "patch 106.1 was verified and kept"
 
 step "A week later there is a second patch. Only what is new goes onto the stick."
 at staging
-run livepatch-admin --quiet patch upload "$second"
+cp "$second" "$work/outside"
+run livepatch-admin --quiet sync trigger --wait
 run livepatch-admin patch promote 107.1 stable --reason "a week in beta without trouble"
 mkdir "$stick/next"
-run livepatch-server export -o "$stick/next/" --tier stable --since "$since"
+run livepatch-server export -o "$stick/next/" --since "$since"
 says "1 payload that came after version $since, of 2 in all"
 
 step "It is taken in while the server runs; the machine has it at its next check."
 at isolated
 run livepatch-server import "$stick/next" --yes --tiers
 says "Done: 1 added"
-run livepatch-client check --state-dir "$work/machine" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 --assume-applied
+check
 says "patch 107.1 was verified and kept"
 
 step "The old archive once more: it is older than what was taken in, and is refused."
@@ -145,7 +173,7 @@ says "this is an older archive"
 step "How the fleet fares is carried back out. The staging node trusts the isolated site's key for that."
 run livepatch-server keys show
 isolated_key=$said
-run livepatch-client check --state-dir "$work/machine" --machine-id 1f0c6e1ba97d4d6f8a1d0c9be4f70001 --assume-applied
+check
 run livepatch-server export --status -o "$stick/status.json"
 at staging
 refused livepatch-server import --status "$stick/status.json"

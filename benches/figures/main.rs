@@ -8,13 +8,10 @@ mod checkins;
 mod cpu;
 mod decide;
 mod downloads;
-<<<<<<< HEAD
+mod intake;
 mod load;
 mod million;
 mod process;
-=======
-mod intake;
->>>>>>> peer
 mod report;
 mod site;
 mod wrk;
@@ -30,24 +27,20 @@ struct Plan {
     seconds: Duration,
 }
 
-<<<<<<< HEAD
 /// The groups of `ONLY=`. The last takes minutes and is measured only when it is named.
-const GROUPS: [&str; 8] = [
+const GROUPS: [&str; 9] = [
     "decide",
     "checkins",
     "downloads",
     "cpu",
+    "intake",
     "start",
     "reports",
     "overload",
     "hold",
 ];
 const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] \
-    [ONLY=decide|checkins|downloads|cpu|start|reports|overload], make bench-hold [DURATION=10m]";
-=======
-const USAGE: &str =
-    "usage: make bench [ROUNDS=N] [SECONDS=N] [ONLY=checkins|downloads|decide|intake]";
->>>>>>> peer
+    [ONLY=decide|checkins|downloads|cpu|intake|start|reports|overload], make bench-hold [DURATION=10m]";
 
 fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
@@ -71,11 +64,7 @@ fn main() -> anyhow::Result<()> {
         seconds: Duration::from_secs(number("SECONDS_EACH", 4)?),
     };
     let only = std::env::var("ONLY").unwrap_or_default();
-<<<<<<< HEAD
     if !only.is_empty() && !GROUPS.contains(&only.as_str()) {
-=======
-    if !["", "checkins", "downloads", "decide", "intake"].contains(&only.as_str()) {
->>>>>>> peer
         bail!("ONLY={only} is no group of benchmarks; {USAGE}");
     }
     let duration = match std::env::var("DURATION") {
@@ -96,9 +85,11 @@ fn main() -> anyhow::Result<()> {
         if wanted("downloads") {
             rows.extend(downloads::run(plan).await.context("downloads")?);
         }
-<<<<<<< HEAD
         if wanted("cpu") {
             rows.extend(cpu::run(plan).await.context("CPU per download")?);
+        }
+        if wanted("intake") {
+            rows.extend(intake::run(plan).await.context("intake")?);
         }
         if ["start", "reports", "overload", "hold"]
             .iter()
@@ -117,10 +108,6 @@ fn main() -> anyhow::Result<()> {
             if wanted("hold") {
                 rows.extend(load::hold(duration, &site).await.context("hold")?);
             }
-=======
-        if wanted("intake") {
-            rows.extend(intake::run(plan).await.context("intake")?);
->>>>>>> peer
         }
         anyhow::Ok(())
     })?;

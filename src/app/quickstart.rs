@@ -127,7 +127,7 @@ fn keep_config(path: &Path, config: &Config) -> anyhow::Result<()> {
     for certificate in &config.patch_trust.certificates {
         certificates.push(std::path::absolute(certificate)?);
     }
-    // Without any, the policy `require` would be refused; what such a command takes in is quarantined, as by the server.
+    // Without any, such commands are refused with the reason, as `serve` is.
     let trust = if certificates.is_empty() {
         String::new()
     } else {

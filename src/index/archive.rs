@@ -469,3 +469,53 @@ impl From<&IntakeFilter> for FilterRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn only_the_exact_header_begins_a_volume() {
+        let good = manifest_header(12, 1_234);
+        assert_eq!(read_manifest_header(&good), Some((12, 1_234)));
+        for at in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good;
+                bad[at] ^= 1 << bit;
+                // Another number is another volume, but its checksum would have to agree.
+                assert_eq!(read_manifest_header(&bad), None, "{at} {bit}");
+            }
+        }
+        for (number, size) in [
+            (0, 10),
+            (MAX_VOLUMES + 1, 10),
+            (1, 0),
+            (1, MAX_MANIFEST + 1),
+        ] {
+            assert_eq!(read_manifest_header(&manifest_header(number, size)), None);
+        }
+        assert_eq!(read_manifest_header(&[0; 512]), None);
+    }
+
+    #[test]
+    fn a_name_that_no_header_holds_is_refused() {
+        let entry = VolumeEntry {
+            path: format!("payloads/{}", "x".repeat(300)),
+            size: 1,
+            sha256: Sha256([0; 32]),
+        };
+        assert!(matches!(entry.header(), Err(LayoutError::LongName(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_block_panics(bytes in proptest::collection::vec(any::<u8>(), 512), name in "manifest-[0-9+-]{0,30}\\.json", size in "[0-9]{0,12}") {
+            let mut block: [u8; 512] = bytes.try_into().unwrap_or([0; 512]);
+            prop_assert_eq!(read_manifest_header(&block), None);
+            block[..name.len()].copy_from_slice(name.as_bytes());
+            block[124..124 + size.len()].copy_from_slice(size.as_bytes());
+            let _ = read_manifest_header(&block);
+        }
+    }
+}

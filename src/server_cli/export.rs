@@ -48,7 +48,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "TIER")]
     tier: Option<TierName>,
     /// Leave out the payloads that an older archive carried: its first volume, or the version of its index
-    #[arg(long, value_name = "ARCHIVE|VERSION", value_parser = since)]
+    #[arg(long, value_name = "ARCHIVE|VERSION")]
     since: Option<SinceRef>,
     /// The most bytes of a volume, such as 4000MiB or 4700MB; without it there is one file
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -71,13 +71,6 @@ pub(super) struct ExportArgs {
     /// Configuration file; without it LIVEPATCH_CONFIG_LOCATION, else /etc/livepatch.yaml
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-}
-
-/// A number is a version, anything else a file.
-fn since(text: &str) -> Result<SinceRef, std::convert::Infallible> {
-    Ok(text
-        .parse()
-        .map_or_else(|_| SinceRef::File(text.into()), SinceRef::Version))
 }
 
 pub(super) fn run(args: ExportArgs) -> anyhow::Result<ExitCode> {

@@ -5,7 +5,7 @@ use super::serve::{runtime, told_to_stop};
 use crate::cli::output::{bytes, count};
 use crate::domain::PublicKey;
 use crate::service::Core;
-use crate::service::airgap::{self, Changes, ImportOptions, Opened, TakeOptions};
+use crate::service::airgap::{self, Changes, ImportError, ImportOptions, Opened, TakeOptions};
 use crate::service::sync::Ended;
 use crate::wire::admin::SyncState;
 use anyhow::bail;
@@ -28,6 +28,10 @@ Signature, completeness and every hash are verified before anything is changed. 
 anywhere else: each is examined and its module's signature checked. All of it becomes visible at once; running servers
 notice by themselves. If the import breaks off, run it again: what was taken in already is not taken in again.
 
+It asks before it changes anything, unless --yes is given or there is no terminal; without a terminal it ends with
+exit code 3 if more is gone than patch-sync.max-shrink allows. Of several archives the older comes first, and those
+that were taken in before are passed over.
+
 An archive that is older than the last one, or has expired, is refused. Blocks and holds come along; what the archive
 does not have any more is held here, never deleted. Tiers and promotions come along only with --tiers: without it new
 patches enter the first tier.
@@ -49,7 +53,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct ImportArgs {
-    /// The volumes of an archive, or a folder that holds them (*.tar)
+    /// The volumes of one archive or several, or folders that hold them (*.tar)
     #[arg(required_unless_present = "status", value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// Verify everything and say what would change, and change nothing
@@ -88,7 +92,7 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
                 stopping.cancel();
             }
         });
-        archive(&core, args).await
+        all(&core, args).await
     })
 }
 
@@ -118,42 +122,83 @@ async fn status(core: &Core, path: &Path, keys: &[PublicKey]) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-async fn archive(core: &Arc<Core>, args: ImportArgs) -> anyhow::Result<ExitCode> {
+/// Takes in all that was given, the older archive first.
+async fn all(core: &Arc<Core>, args: ImportArgs) -> anyhow::Result<ExitCode> {
     let options = ImportOptions {
-        paths: args.paths,
-        keys: args.key,
+        paths: args.paths.clone(),
+        keys: args.key.clone(),
         accept_old: args.accept_old.clone(),
     };
+    let archives = airgap::archives(core, &options, Timestamp::now()).await;
+    let archives = archives.map_err(plain)?;
+    let several = archives.len() > 1;
+    for (at, options) in archives.iter().enumerate() {
+        let last = at + 1 == archives.len();
+        let opened = match verified(core, options).await? {
+            Ok(opened) => opened,
+            // Of several, those that were taken in before are simply behind.
+            Err(error @ ImportError::Older(_)) if !last => {
+                println!("{}: passed over: {error}\n", options.paths[0].display());
+                continue;
+            }
+            Err(error @ ImportError::Incomplete { .. }) if args.dry_run && at > 0 => {
+                println!("{}: {error}", options.paths[0].display());
+                break;
+            }
+            Err(error) => return Err(plain(error)),
+        };
+        if several {
+            println!("{}:", options.paths[0].display());
+        }
+        let ended = archive(core, &args, &opened).await?;
+        if ended != ExitCode::SUCCESS {
+            return Ok(ended);
+        }
+        if !last {
+            println!();
+        }
+    }
+    if args.dry_run {
+        println!("Nothing was changed (--dry-run).");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn verified(
+    core: &Arc<Core>,
+    options: &ImportOptions,
+) -> anyhow::Result<Result<Opened, ImportError>> {
     let verifying = bar("verifying");
     let moving = verifying.clone();
     let read = move |piece, total| {
         moving.set_length(total);
         moving.inc(piece);
     };
-    let stopped = core.stopping.clone();
     let opened = tokio::select! {
-        opened = airgap::open(core, &options, Timestamp::now(), read) => opened,
-        () = stopped.cancelled() => bail!("stopped; nothing was changed"),
+        opened = airgap::open(core, options, Timestamp::now(), read) => opened,
+        () = core.stopping.cancelled() => bail!("stopped; nothing was changed"),
     };
     verifying.finish_and_clear();
-    let opened = opened.map_err(plain)?;
-    println!("{}", described(&opened));
+    Ok(opened)
+}
+
+async fn archive(core: &Arc<Core>, args: &ImportArgs, opened: &Opened) -> anyhow::Result<ExitCode> {
+    println!("{}", described(opened));
     println!("{}", told(&opened.changes));
     if args.dry_run {
-        println!("Nothing was changed (--dry-run).");
         return Ok(ExitCode::SUCCESS);
     }
-    let confirmed = args.yes || (stdin().is_terminal() && agreed()?);
-    if !confirmed && stdin().is_terminal() {
+    let asked = !args.yes && stdin().is_terminal();
+    if asked && !agreed()? {
         println!("Nothing was changed.");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(ExitCode::from(WAITING));
     }
     let taking = TakeOptions {
         tiers: args.tiers,
-        confirmed,
-        accept_old: args.accept_old,
+        confirmed: args.yes || asked,
+        accept_old: args.accept_old.clone(),
     };
-    let ended = taken(core, &opened, &taking).await?;
+    let ended = taken(core, opened, &taking).await?;
     Ok(outcome(&ended))
 }
 

@@ -49,14 +49,15 @@ pub fn open(
     accept_old: bool,
     read: &mut dyn FnMut(u64, u64),
 ) -> Result<Archive, ArchiveError> {
-    let mut volumes = open_volumes(paths, trusted, now, accept_old)?;
-    let manifest = volumes[0].manifest.clone();
+    let volumes = open_volumes(paths, trusted, now, accept_old)?;
+    let first = &volumes[0];
+    let manifest = Arc::clone(&first.manifest);
     let total = manifest.volumes.iter().map(|volume| volume.bytes).sum();
     let mut read = |piece| read(piece, total);
-    let first = &mut volumes[0];
+    let mut reading = first.reading()?;
     let mut texts = Vec::new();
     for entry in leading_entries(&manifest) {
-        let bytes = first.entry(&entry, true, &mut read)?;
+        let bytes = reading.entry(&entry, true, &mut read)?;
         let text =
             String::from_utf8(bytes).map_err(|_| refused(first, &entry.path, "not UTF-8"))?;
         texts.push(text);
@@ -69,19 +70,22 @@ pub fn open(
     let layout = entries(&manifest, &state, contents)
         .map_err(|e| refused(first, "the list of contents", &e.to_string()))?;
     let mut places = HashMap::new();
-    for (file, (volume, entries)) in volumes.iter_mut().zip(&layout).enumerate() {
+    for (file, (volume, entries)) in volumes.iter().zip(&layout).enumerate() {
+        if file > 0 {
+            reading = volume.reading()?;
+        }
         let mut offset = volume.body;
         for entry in entries {
             if entry.is_payload() {
-                volume.entry(entry, false, &mut read)?;
+                reading.entry(entry, false, &mut read)?;
                 places.insert(entry.name().to_owned(), place(file, offset, entry));
             }
             offset += entry.span();
         }
-        volume.end()?;
+        reading.end()?;
     }
     Ok(Archive {
-        manifest,
+        manifest: Arc::unwrap_or_clone(manifest),
         state,
         files: volumes.into_iter().map(|volume| volume.path).collect(),
         places,
@@ -96,21 +100,20 @@ pub fn open_state(
     trusted: &[PublicKey],
     now: Timestamp,
 ) -> Result<(ArchiveManifest, State), ArchiveError> {
-    let mut first = open_volume(path, trusted, now, true)?;
+    let first = open_volume(path, trusted, now, true)?;
     if first.number != 1 {
         return Err(ArchiveError::NotAVolume {
             path: path.to_owned(),
             why: "the state is in the first volume of an archive; give that one".to_owned(),
         });
     }
-    let manifest = first.manifest.clone();
-    let bytes = match leading_entries(&manifest).first() {
-        Some(entry) => first.entry(entry, true, &mut |_| {})?,
+    let bytes = match leading_entries(&first.manifest).first() {
+        Some(entry) => first.reading()?.entry(entry, true, &mut |_| {})?,
         None => Vec::new(),
     };
     let text = String::from_utf8(bytes).map_err(|_| refused(&first, "the state", "not UTF-8"))?;
     let state = State::parse(&text).map_err(|e| refused(&first, "the state", &e.to_string()))?;
-    Ok((manifest, state))
+    Ok((Arc::unwrap_or_clone(first.manifest), state))
 }
 
 /// What a trusted key signed, and yet makes no sense.

@@ -9,8 +9,9 @@ use crate::wire::archive::ArchiveManifest;
 use crate::wire::sync::SignedHead;
 use jiff::Timestamp;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const BUFFER: usize = 256 << 10;
 /// Names of volumes that a message lists.
@@ -131,19 +132,23 @@ impl ArchiveError {
     }
 }
 
-/// A volume whose manifest is believed and whose length is right.
+/// A volume whose manifest is believed and whose length is right. It is not kept open: there may be thousands.
 #[derive(Debug)]
 pub struct Volume {
     /// The file.
     pub path: PathBuf,
     /// Its number, from 1.
     pub number: usize,
-    /// What it says it belongs to.
-    pub manifest: ArchiveManifest,
-    /// The signed text, to compare volumes by.
-    pub sealed: SignedHead,
+    /// What it says it belongs to; shared by the volumes of an archive.
+    pub manifest: Arc<ArchiveManifest>,
     /// Where the entries begin.
     pub body: u64,
+}
+
+/// A volume that is being read.
+#[derive(Debug)]
+pub struct Reading<'v> {
+    volume: &'v Volume,
     file: File,
 }
 
@@ -226,10 +231,8 @@ pub fn open_volume(
     Ok(Volume {
         path: path.to_owned(),
         number,
-        manifest,
-        sealed,
+        manifest: Arc::new(manifest),
         body: manifest_span(size),
-        file,
     })
 }
 
@@ -268,6 +271,21 @@ impl Volume {
         }
     }
 
+    /// Opens the volume behind its manifest.
+    pub fn reading(&self) -> Result<Reading<'_>, ArchiveError> {
+        let open = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.body))?;
+            Ok(file)
+        };
+        match open() {
+            Ok(file) => Ok(Reading { volume: self, file }),
+            Err(error) => Err(self.read_error("the manifest", error)),
+        }
+    }
+}
+
+impl Reading<'_> {
     /// Reads the next entry, which has to be this one, and gives its content if `keep`. `read` is told of every piece.
     pub fn entry(
         &mut self,
@@ -277,13 +295,15 @@ impl Volume {
     ) -> Result<Vec<u8>, ArchiveError> {
         let expected = entry
             .header()
-            .map_err(|e| self.altered(&entry.path, &e.to_string()))?;
+            .map_err(|e| self.volume.altered(&entry.path, &e.to_string()))?;
         let mut block = [0; 512];
         if let Err(error) = self.file.read_exact(&mut block) {
-            return Err(self.read_error(&entry.path, error));
+            return Err(self.volume.read_error(&entry.path, error));
         }
         if block != expected {
-            return Err(self.altered(&entry.path, "its header is not the one that was written"));
+            return Err(self
+                .volume
+                .altered(&entry.path, "its header is not the one that was written"));
         }
         let mut kept = Vec::new();
         let mut hasher = openssl::sha::Sha256::new();
@@ -293,7 +313,7 @@ impl Volume {
             let some = left.min(buffer.len() as u64) as usize;
             let piece = &mut buffer[..some];
             if let Err(error) = self.file.read_exact(piece) {
-                return Err(self.read_error(&entry.path, error));
+                return Err(self.volume.read_error(&entry.path, error));
             }
             hasher.update(piece);
             if keep {
@@ -303,12 +323,16 @@ impl Volume {
             left -= some as u64;
         }
         if hasher.finish() != entry.sha256.0 {
-            return Err(self.altered(&entry.path, "its content is not the one that was written"));
+            return Err(self
+                .volume
+                .altered(&entry.path, "its content is not the one that was written"));
         }
         match zeros(&mut self.file, entry.padding()) {
             Ok(Some(())) => Ok(kept),
-            Ok(None) => Err(self.altered(&entry.path, "something is hidden behind it")),
-            Err(error) => Err(self.read_error(&entry.path, error)),
+            Ok(None) => Err(self
+                .volume
+                .altered(&entry.path, "something is hidden behind it")),
+            Err(error) => Err(self.volume.read_error(&entry.path, error)),
         }
     }
 
@@ -317,13 +341,13 @@ impl Volume {
         let what = "the end mark";
         match zeros(&mut self.file, END) {
             Ok(Some(())) => {}
-            Ok(None) => return Err(self.altered(what, "it is not empty")),
-            Err(error) => return Err(self.read_error(what, error)),
+            Ok(None) => return Err(self.volume.altered(what, "it is not empty")),
+            Err(error) => return Err(self.volume.read_error(what, error)),
         }
         match self.file.read(&mut [0; 1]) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(self.altered(what, "something follows it")),
-            Err(error) => Err(self.read_error(what, error)),
+            Ok(_) => Err(self.volume.altered(what, "something follows it")),
+            Err(error) => Err(self.volume.read_error(what, error)),
         }
     }
 }
@@ -338,16 +362,17 @@ pub fn open_volumes(
 ) -> Result<Vec<Volume>, ArchiveError> {
     let mut volumes: Vec<Volume> = Vec::new();
     for path in expand(paths)? {
-        volumes.push(open_volume(&path, trusted, now, late)?);
+        let mut volume = open_volume(&path, trusted, now, late)?;
+        if let Some(first) = volumes.first().filter(|v| v.manifest == volume.manifest) {
+            volume.manifest = Arc::clone(&first.manifest);
+        }
+        volumes.push(volume);
     }
     volumes.sort_by_key(|volume| volume.number);
     let Some(first) = volumes.first() else {
         return Err(ArchiveError::Nothing("no file was given".to_owned()));
     };
-    if let Some(other) = volumes
-        .iter()
-        .find(|v| v.sealed.signed != first.sealed.signed)
-    {
+    if let Some(other) = volumes.iter().find(|v| v.manifest != first.manifest) {
         return Err(ArchiveError::Mixed {
             path: first.path.clone(),
             version: first.manifest.index.version,
@@ -392,6 +417,28 @@ fn sibling(path: &Path, of: usize, number: usize) -> String {
         return format!("volume {number} (probably {guess})");
     }
     format!("volume {number}")
+}
+
+/// Sorts files and folders into archives, by the manifests of the files: the files of each, the older archive first.
+pub fn archives(
+    paths: &[PathBuf],
+    trusted: &[PublicKey],
+    now: Timestamp,
+    late: bool,
+) -> Result<Vec<Vec<PathBuf>>, ArchiveError> {
+    let mut found: Vec<(Arc<ArchiveManifest>, Vec<PathBuf>)> = Vec::new();
+    for path in expand(paths)? {
+        let manifest = open_volume(&path, trusted, now, late)?.manifest;
+        match found.iter_mut().find(|(of, _)| *of == manifest) {
+            Some((_, files)) => files.push(path),
+            None => found.push((manifest, vec![path])),
+        }
+    }
+    found.sort_by_key(|(manifest, _)| {
+        let since = manifest.since.as_ref().map(|since| since.version);
+        (manifest.index.version, since)
+    });
+    Ok(found.into_iter().map(|(_, files)| files).collect())
 }
 
 fn expand(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ArchiveError> {

@@ -11,7 +11,7 @@ async fn comes_to_be_offered(machine: &Machine, site: &Site, version: &str) {
     let started = Instant::now();
     while machine.offered(&site.server, None).await != version {
         assert!(
-            started.elapsed() < Duration::from_secs(60),
+            started.elapsed() < Duration::from_mins(1),
             "{version} is not offered"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -132,11 +132,33 @@ async fn the_same_gives_the_same_and_only_what_is_new_is_carried() {
         .import(&first, &[])
         .await
         .refused("this is an older archive");
+    // A third of the patches is gone in it: more than goes without a person.
+    let old = first.to_str().unwrap();
+    let waits = isolated
+        .run(&["import", old, "--accept-old", "a test"])
+        .await;
+    assert_eq!(waits.status.code(), Some(3), "{}", waits.text);
+    let held = "select count(*) from blocks where lifted_at is null";
+    assert_eq!(isolated.number(held).await, 0);
     let said = isolated.import(&first, &["--accept-old", "a test"]).await;
-    // A third of the patches is gone in it: more than goes without a person, who has agreed.
     said.well("1 withdrawn");
+    assert_eq!(isolated.number(held).await, 1);
     let sql = "select count(*) from audit_log where action = 'archive.accept-old' and details like '%a test%'";
-    assert_eq!(isolated.number(sql).await, 1);
+    assert_eq!(isolated.number(sql).await, 2);
+
+    // A folder with all of them, as it grows on a medium.
+    let all = tempfile::tempdir().unwrap();
+    for folder in [&by_file, &first] {
+        let file = only(folder);
+        std::fs::copy(&file, all.path().join(file.file_name().unwrap())).unwrap();
+    }
+    let looked = late.import(all.path(), &["--dry-run"]).await;
+    looked.well("import the archive of that version first");
+    late.import(all.path(), &[]).await.well("Done: 1 added");
+    assert_eq!(late.visible().await, 3);
+    late.import(all.path(), &[])
+        .await
+        .well("passed over: this is an older archive");
 }
 
 #[tokio::test(flavor = "multi_thread")]

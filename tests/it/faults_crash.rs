@@ -6,7 +6,7 @@ use crate::support::kmod;
 use crate::support::ledger::{self, Ledger, Outcome, facts, objects_are_whole, runs};
 use crate::support::process::{Died, Server, Site};
 use livepatch_onprem::domain::Sha256;
-use livepatch_onprem::service::failpoint::{FAILPOINTS, VARIABLE};
+use livepatch_onprem::service::failpoint::{FAILPOINTS, SYNC_FAILPOINTS, VARIABLE};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -364,7 +364,7 @@ async fn killed_around_the_commit_of_check_ins() {
 fn every_failpoint_is_in_the_code_once_and_killed_at() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut text = String::new();
-    for folder in ["src/service", "src/service/ingest"] {
+    for folder in ["src/service", "src/service/ingest", "src/service/sync"] {
         for entry in std::fs::read_dir(root.join(folder)).unwrap() {
             let path = entry.unwrap().path();
             if path.is_file() {
@@ -380,6 +380,12 @@ fn every_failpoint_is_in_the_code_once_and_killed_at() {
         let kinds = name.match_indices('-').map(|(at, _)| &name[..at]);
         assert!(kinds.into_iter().any(killed), "{name}");
     }
+    // Those of sync and pruning are killed at in `sync_faults.rs` and `prune_crash.rs`.
+    for name in SYNC_FAILPOINTS {
+        let call = format!("failpoint(\"{name}\")");
+        assert_eq!(text.matches(&call).count(), 1, "{name}");
+    }
     let calls = text.matches("failpoint(\"").count();
-    assert_eq!(calls, FAILPOINTS.len(), "a failpoint is not listed");
+    let listed = FAILPOINTS.len() + SYNC_FAILPOINTS.len();
+    assert_eq!(calls, listed, "a failpoint is not listed");
 }

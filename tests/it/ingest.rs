@@ -195,33 +195,3 @@ async fn an_object_without_a_row_is_used_only_if_it_is_right() {
     test.stored(&path).await;
     assert!(std::fs::read(&place).unwrap() == bytes);
 }
-<<<<<<< HEAD
-=======
-
-#[test]
-fn every_failpoint_is_in_the_code_exactly_where_it_says() {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/service");
-    let mut text = String::new();
-    for file in [
-        "ingest/mod.rs",
-        "ingest/store.rs",
-        "promotions.rs",
-        "prune.rs",
-        "storage.rs",
-        "sync/fetch.rs",
-        "sync/publish.rs",
-    ] {
-        text.push_str(&std::fs::read_to_string(root.join(file)).unwrap());
-    }
-    let listed = || ingest::FAILPOINTS.iter().chain(ingest::SYNC_FAILPOINTS);
-    for name in listed() {
-        assert_eq!(
-            text.matches(&format!("failpoint(\"{name}\")")).count(),
-            1,
-            "{name}"
-        );
-    }
-    let calls = text.matches("failpoint(\"").count();
-    assert_eq!(calls, listed().count(), "a failpoint is not listed");
-}
->>>>>>> sync

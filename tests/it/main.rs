@@ -61,6 +61,7 @@ mod peer_keys;
 mod peer_runs;
 mod peer_serving;
 mod promotion;
+mod prune_crash;
 mod quickstart;
 mod slow_clients;
 mod storage;

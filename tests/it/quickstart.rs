@@ -2,6 +2,7 @@
 
 use crate::support::process::send_signal;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -81,6 +82,9 @@ async fn everything_in_one_directory() {
     assert_eq!(password.len(), 20, "{password}");
     assert_eq!(first.login(&password).await, 200);
     assert_eq!(first.login("something else").await, 401);
+    // What other commands need to work beside it, for nobody else to read.
+    let kept = std::fs::metadata(data.join("livepatch.yaml")).unwrap();
+    assert_eq!(kept.permissions().mode() & 0o077, 0);
     // A second server on the same data is refused.
     let second = Command::new(env!("CARGO_BIN_EXE_livepatch-server"))
         .args(["quickstart", "--listen", "127.0.0.1:0", "--data-dir"])

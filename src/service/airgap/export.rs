@@ -23,6 +23,7 @@ use jiff::{SignedDuration, Timestamp, Unit};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 /// States of one tier and filter that are kept, for `--since VERSION`.
 const KEPT: i64 = 16;
@@ -51,6 +52,20 @@ pub enum SinceRef {
     File(PathBuf),
     /// By the version of its index.
     Version(u64),
+}
+
+impl FromStr for SinceRef {
+    type Err = String;
+
+    /// A number is a version, anything else a file.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("an archive or the version of one is expected".to_owned());
+        }
+        Ok(text
+            .parse()
+            .map_or_else(|_| Self::File(text.into()), Self::Version))
+    }
 }
 
 /// What was written.

@@ -8,7 +8,7 @@ use crate::index::{IntakeFilter, Known, Refusal, State, comes_after};
 use crate::service::{Core, ServiceError};
 use crate::upstream::Upstream as _;
 use crate::upstream::archive::{self, Archive};
-use crate::upstream::volume::ArchiveError;
+use crate::upstream::volume::{self, ArchiveError};
 use crate::wire::sync::PayloadRecord;
 use jiff::Timestamp;
 use std::collections::HashSet;
@@ -109,30 +109,57 @@ pub async fn open(
     now: Timestamp,
     mut read: impl FnMut(u64, u64) + Send + 'static,
 ) -> Result<Opened, ImportError> {
-    let mut trusted = source::trusted_keys(core).await?;
-    trusted.extend(&options.keys);
-    if trusted.is_empty() {
-        return Err(ImportError::NobodyTrusted);
-    }
+    let trusted = trusted(core, options).await?;
     let (paths, late) = (options.paths.clone(), options.accept_old.is_some());
     let opened =
         tokio::task::spawn_blocking(move || archive::open(&paths, &trusted, now, late, &mut read));
     let opened = opened
         .await
         .map_err(|e| ServiceError::Internal(format!("reading an archive failed: {e}")))?;
-    let archive = match opened {
-        Ok(archive) => archive,
-        Err(ArchiveError::Refused {
-            refusal: Refusal::Expired { expires_at },
-            ..
-        }) => return Err(ImportError::Expired { expires_at }),
-        Err(error) => return Err(error.into()),
-    };
+    let archive = opened.map_err(refused)?;
     let before = before(core, &archive, late).await?;
     let here = here(core, archive.state()).await?;
     complete(&archive, &here)?;
     let changes = changes(&archive, &before, &here.served)?;
     Ok(Opened { archive, changes })
+}
+
+async fn trusted(core: &Core, options: &ImportOptions) -> Result<Vec<PublicKey>, ImportError> {
+    let mut trusted = source::trusted_keys(core).await?;
+    trusted.extend(&options.keys);
+    if trusted.is_empty() {
+        return Err(ImportError::NobodyTrusted);
+    }
+    Ok(trusted)
+}
+
+fn refused(error: ArchiveError) -> ImportError {
+    match error {
+        ArchiveError::Refused {
+            refusal: Refusal::Expired { expires_at },
+            ..
+        } => ImportError::Expired { expires_at },
+        error => error.into(),
+    }
+}
+
+/// The archives among what was given, the older first: each with the files that it has.
+pub async fn archives(
+    core: &Core,
+    options: &ImportOptions,
+    now: Timestamp,
+) -> Result<Vec<ImportOptions>, ImportError> {
+    let trusted = trusted(core, options).await?;
+    let (paths, late) = (options.paths.clone(), options.accept_old.is_some());
+    let found = tokio::task::spawn_blocking(move || volume::archives(&paths, &trusted, now, late));
+    let found = found
+        .await
+        .map_err(|e| ServiceError::Internal(format!("reading an archive failed: {e}")))?;
+    let of = |paths| ImportOptions {
+        paths,
+        ..options.clone()
+    };
+    Ok(found.map_err(refused)?.into_iter().map(of).collect())
 }
 
 /// The state of the archive of this series that was taken in last. Fails if this one is older than any of its deployment and tier.
@@ -189,9 +216,7 @@ async fn here(core: &Core, state: &State) -> Result<Here, ImportError> {
 
 /// Whether everything that the archive does not carry is here. What our own checks refused counts as here: it would be refused again.
 fn complete(archive: &Archive, here: &Here) -> Result<(), ImportError> {
-    let Some(since) = &archive.manifest().since else {
-        return Ok(());
-    };
+    let since = archive.manifest().since.as_ref().map_or(0, |s| s.version);
     let gone = |payload: &PayloadRecord| {
         let name = (payload.filename.clone(), payload.sha256);
         !archive.carries(&payload.filename)
@@ -210,7 +235,7 @@ fn complete(archive: &Archive, here: &Here) -> Result<(), ImportError> {
     Err(ImportError::Incomplete {
         missing: missing.len(),
         names: missing.into_iter().take(NAMED).collect(),
-        since: since.version,
+        since,
     })
 }
 

@@ -13,7 +13,7 @@ mod write;
 
 pub use changes::Changes;
 pub use export::{ExportError, ExportOptions, ExportReport, SinceRef, export};
-pub use import::{ImportError, ImportOptions, Opened, everything, open};
+pub use import::{ImportError, ImportOptions, Opened, archives, everything, open};
 pub use status::{StatusError, export_status, import_status};
 pub use take::{TakeOptions, take};
 pub use write::{Target, WriteError, Written};
