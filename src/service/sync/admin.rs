@@ -114,14 +114,13 @@ fn pending(known: &rows::Upstream) -> Result<Option<(SyncPending, Moves)>, Servi
     let Some(text) = &known.pending else {
         return Ok(None);
     };
-    let (mut pending, moves) = match serde_json::from_str::<Confirmed>(text) {
-        Ok(confirmed) => (confirmed.pending, confirmed.moves),
-        Err(_) => {
-            let pending = serde_json::from_str(text).map_err(|e| {
-                ServiceError::Internal(format!("what waits for a person cannot be read: {e}"))
-            })?;
-            (pending, Moves::new())
-        }
+    let (mut pending, moves) = if let Ok(kept) = serde_json::from_str::<Confirmed>(text) {
+        (kept.pending, kept.moves)
+    } else {
+        let pending = serde_json::from_str(text).map_err(|e| {
+            ServiceError::Internal(format!("what waits for a person cannot be read: {e}"))
+        })?;
+        (pending, Moves::new())
     };
     pending.confirmed = known.confirmed_digest.is_some();
     Ok(Some((pending, moves)))

@@ -208,3 +208,103 @@ pub(super) fn change(
         drops: side(drops.into_iter()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offered(version: &str, sha256: Option<u8>) -> Offered {
+        let name = format!("livepatch-5.15.0-107.117-generic-{version}-amd64.tar.bz2");
+        Offered {
+            name: name.parse().unwrap(),
+            sha256: sha256.map(|n| Sha256([n; 32])),
+            size: Some(10),
+        }
+    }
+
+    fn named(payloads: &[Offered]) -> Names {
+        names(&Listing {
+            payloads: payloads.to_vec(),
+            ..Listing::default()
+        })
+    }
+
+    fn row(id: i64, sha256: u8, staged: Option<i64>, damaged: bool) -> Stored {
+        Stored {
+            id,
+            sha256: Sha256([sha256; 32]),
+            size: 10,
+            damaged,
+            staged,
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_a_listing_comes_back() {
+        let listed = named(&[offered("107.1", Some(1)), offered("107.2", None)]);
+        assert_eq!(read(&lines(&listed), false), listed);
+        assert!(read("nonsense\n\n\t\t", false).is_empty());
+        assert!(read("nonsense", true).is_empty());
+    }
+
+    #[test]
+    fn what_is_gone_or_has_another_content_shrinks_a_listing() {
+        let had = named(&[
+            offered("107.1", Some(1)),
+            offered("107.2", Some(2)),
+            offered("107.3", None),
+            offered("107.4", Some(4)),
+        ]);
+        let now = named(&[
+            offered("107.1", Some(1)),
+            offered("107.2", Some(9)),
+            offered("107.3", Some(3)),
+        ]);
+        let found = shrink(&had, &now, None, 49).unwrap();
+        assert_eq!((found.before, found.gone), (4, 2));
+        assert_eq!(shrink(&had, &now, None, 50), None);
+        assert_eq!(shrink(&Names::new(), &now, None, 0), None);
+        // Of a listing that may have been asked for less, only what is still wanted counts.
+        let nothing = IntakeFilter {
+            flavours: vec!["aws".to_owned()],
+            ..IntakeFilter::default()
+        };
+        assert_eq!(shrink(&had, &Names::new(), Some(&nothing), 0), None);
+    }
+
+    #[test]
+    fn each_payload_is_dealt_with_in_one_way() {
+        let all: Vec<Offered> = (1..=7)
+            .map(|n| offered(&format!("107.{n}"), Some(n)))
+            .collect();
+        let listed = named(&all);
+        let name = |n: usize| all[n - 1].name.to_string();
+        let stored: HashMap<String, Stored> = [
+            (name(1), row(1, 1, None, false)),
+            (name(2), row(2, 2, None, true)),
+            (name(3), row(3, 3, Some(5), false)),
+            (name(4), row(4, 9, Some(5), false)),
+            (name(5), row(5, 5, Some(PRUNED), false)),
+            (name(6), row(6, 9, None, false)),
+        ]
+        .into();
+        let planned = plan(&listed, &IntakeFilter::default(), &stored);
+        let fetch: Vec<String> = planned.fetch.iter().map(|o| o.name.to_string()).collect();
+        assert_eq!(fetch, [name(2), name(4), name(5), name(6), name(7)]);
+        assert_eq!(planned.there, 1);
+        assert_eq!(planned.resumed.len(), 1);
+        assert_eq!(planned.replaced, [4]);
+        // A filter that admits nothing keeps out all but what is here.
+        let nothing = IntakeFilter {
+            flavours: vec!["aws".to_owned()],
+            ..IntakeFilter::default()
+        };
+        let planned = plan(&listed, &nothing, &stored);
+        let fetch: Vec<String> = planned.fetch.iter().map(|o| o.name.to_string()).collect();
+        assert_eq!(fetch, [name(2)]);
+        assert_eq!(planned.skipped[&Skipped::Flavour].payloads, 5);
+        let change = change(&listed, &stored, &IntakeFilter::default(), &nothing);
+        assert_eq!((change.adds.payloads, change.drops.payloads), (0, 3));
+        assert_eq!(change.drops.bytes, 30);
+    }
+}

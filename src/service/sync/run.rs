@@ -15,7 +15,9 @@ use crate::index::IntakeFilter;
 use crate::service::{Core, ServiceError};
 use crate::telemetry::SyncEnd;
 use crate::upstream::{Listing, Question, Upstream};
-use crate::wire::admin::{SyncItemResult, SyncPending, SyncPhase, SyncState, TiersPreview};
+use crate::wire::admin::{
+    SyncItemResult, SyncPending, SyncPhase, SyncState, TierGone, TiersPreview,
+};
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Instant;
@@ -121,13 +123,12 @@ async fn begin(work: &Work<'_>, lock: &RunLock) -> Result<i64, ServiceError> {
         other => ServiceError::Conflict(other.to_string()),
     })?;
     rows::fail_dead(&tx, lock, 0, rows::DIED).await?;
-    let id = match work.run.id {
-        Some(id) => id,
-        None => {
-            let (cause, actor) = (work.run.cause.as_str(), &work.run.actor);
-            let row = rows::queue(&tx, &work.name, cause, &actor.name, &actor.source).await?;
-            row.ok_or_else(busy)?.id
-        }
+    let id = if let Some(id) = work.run.id {
+        id
+    } else {
+        let (cause, actor) = (work.run.cause.as_str(), &work.run.actor);
+        let row = rows::queue(&tx, &work.name, cause, &actor.name, &actor.source).await?;
+        row.ok_or_else(busy)?.id
     };
     if !rows::claim(&tx, id, &work.name, work.fence.epoch().unwrap_or(0)).await? {
         return Err(busy());
@@ -309,7 +310,7 @@ fn weigh(work: &Work<'_>, found: &mut Found) -> Result<(), RunError> {
     let tiers = found
         .tiers
         .as_ref()
-        .filter(|preview| !row.mirrored || preview.removed.iter().any(|tier| tier.is_used()));
+        .filter(|preview| !row.mirrored || preview.removed.iter().any(TierGone::is_used));
     if shrink.is_none() && tiers.is_none() {
         return Ok(());
     }
