@@ -66,9 +66,10 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
             taken = first().await?;
         }
         eprintln!(
-            "intake: round {}: ours {:.1} s, rclone {copied:.1} s, grew by {:.0} MiB, second run {:.2} s",
+            "intake: round {}: ours {:.1} s ({:.1} s of processor), rclone {copied:.1} s, grew by {:.0} MiB, second run {:.2} s",
             round + 1,
             taken.seconds,
+            taken.cpu,
             taken.mebibytes,
             taken.again
         );
@@ -250,6 +251,8 @@ fn rclone(files: &Path, round: usize, count: u32) -> anyhow::Result<f64> {
 /// What a round came to.
 struct Taken {
     seconds: f64,
+    /// Processor time of the server that takes in.
+    cpu: f64,
     mebibytes: f64,
     again: f64,
 }
@@ -305,9 +308,10 @@ async fn ours(
         dry_run: false,
     };
     promotions::promote(core, &site::actor(), "107.1".parse()?, &request).await?;
-    let started = Instant::now();
+    let (started, ticks) = (Instant::now(), below.cpu()?);
     let report = below.triggered().await?;
     let seconds = started.elapsed().as_secs_f64();
+    let cpu = below.cpu()? - ticks;
     let mebibytes = (below.status("VmHWM")? - before) / 1024.0;
     ensure!(report["outcome"]["added"] == count, "{report:#}");
     let started = Instant::now();
@@ -318,6 +322,7 @@ async fn ours(
     std::fs::remove_dir_all(path)?;
     Ok(Taken {
         seconds,
+        cpu,
         mebibytes,
         again,
     })
@@ -418,6 +423,15 @@ impl Below {
     async fn triggered(&self) -> anyhow::Result<Value> {
         let run = self.ask("POST", "sync/trigger").await?;
         self.ended(run["id"].as_u64().context("no run")?).await
+    }
+
+    /// Processor time so far, in seconds: fields 14 and 15 of `/proc/PID/stat`, in hundredths on Linux.
+    fn cpu(&self) -> anyhow::Result<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id()))?;
+        let (_, after) = text.rsplit_once(')').context("no process name")?;
+        let ticks = after.split_whitespace().skip(11).take(2);
+        let ticks: Vec<f64> = ticks.map(str::parse).collect::<Result<_, _>>()?;
+        Ok(ticks.iter().sum::<f64>() / 100.0)
     }
 
     /// A line of the process's status, in KiB.

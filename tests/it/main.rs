@@ -57,6 +57,7 @@ mod ingest_quarantine;
 mod layering;
 mod main_job;
 mod peer_attacks;
+mod peer_connection;
 mod peer_keys;
 mod peer_runs;
 mod peer_serving;

@@ -1,11 +1,9 @@
 //! The driver for another server against a front that lies, alters, cuts and stalls: every attack is refused with its
 //! reason, what broke off is resumed, and the next honest answer is taken.
 
-use crate::blob_s3::certificate;
 use crate::peer_serving::sync_token;
 use crate::support::front::{Asked, Do, Front, Got};
 use crate::support::kmod;
-use crate::support::s3;
 use crate::support::server::TestServer;
 use futures_util::TryStreamExt as _;
 use jiff::{SignedDuration, Timestamp};
@@ -14,20 +12,20 @@ use livepatch_onprem::domain::{Secret, Sha256, SigningKey};
 use livepatch_onprem::index::{IntakeFilter, Known, State, seal};
 use livepatch_onprem::service::peer::keys;
 use livepatch_onprem::upstream::{Listing, Offered, Peer, Question, Upstream, UpstreamError};
-use livepatch_onprem::wire::sync::{Head, PeerReport, SignedHead};
-use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use livepatch_onprem::wire::sync::{Head, SignedHead};
+use serde_json::json;
+use std::time::Duration;
 
 /// A server with two patches, the front before it, and a driver that goes through the front.
-struct Site {
-    server: TestServer,
-    front: Front,
-    config: PatchSync,
-    known: Option<(Known, State)>,
+pub(crate) struct Site {
+    pub(crate) server: TestServer,
+    pub(crate) front: Front,
+    pub(crate) config: PatchSync,
+    pub(crate) known: Option<(Known, State)>,
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = TestServer::with_two_patches().await;
         let front = Front::before(&server.url).await;
         let config = PatchSync {
@@ -46,7 +44,7 @@ impl Site {
         }
     }
 
-    fn driver(&self) -> Peer {
+    pub(crate) fn driver(&self) -> Peer {
         Peer::new(&self.config, Vec::new()).unwrap()
     }
 
@@ -59,12 +57,12 @@ impl Site {
         self.driver().list(question).await
     }
 
-    async fn list(&self) -> Result<Listing, UpstreamError> {
+    pub(crate) async fn list(&self) -> Result<Listing, UpstreamError> {
         self.list_at(Timestamp::now()).await
     }
 
     /// Lists and remembers, as a run that went well does.
-    async fn follow(&mut self) -> Listing {
+    pub(crate) async fn follow(&mut self) -> Listing {
         let listing = self.list().await.unwrap();
         let (head, state) = listing.index.clone().unwrap();
         self.known = Some((
@@ -82,7 +80,7 @@ impl Site {
     }
 
     /// Fails with this code under this rule, and goes well again without it.
-    async fn refused(
+    pub(crate) async fn refused(
         &self,
         code: &str,
         word: &str,
@@ -112,7 +110,7 @@ impl Site {
         answer.unwrap().bytes().await.unwrap().to_vec()
     }
 
-    async fn read(&self, payload: &Offered) -> Result<Vec<u8>, String> {
+    pub(crate) async fn read(&self, payload: &Offered) -> Result<Vec<u8>, String> {
         let driver = self.driver();
         let body = driver.open(payload).await.map_err(|e| e.to_string())?;
         let chunks: Vec<bytes::Bytes> = body.try_collect().await.map_err(|e| e.to_string())?;
@@ -120,7 +118,7 @@ impl Site {
     }
 }
 
-fn newest(listing: &Listing) -> Offered {
+pub(crate) fn newest(listing: &Listing) -> Offered {
     let name = kmod::bundle_name("107.1");
     let found = listing.payloads.iter().find(|p| p.name == name);
     found.unwrap().clone()
@@ -333,67 +331,6 @@ async fn states_that_are_not_the_heads_are_refused() {
 }
 
 #[tokio::test]
-async fn redirects_to_others_bad_tokens_and_silence_are_refused() {
-    let mut site = Site::new().await;
-    let elsewhere = site.server.url.clone();
-    site.refused("nonsense", "another host", move |asked| {
-        let mut got = Got::new(302, "");
-        got.headers
-            .push(("location".to_owned(), format!("{elsewhere}{}", asked.path)));
-        Do::Instead(got)
-    })
-    .await;
-    // Within the same server it is followed, and not for ever.
-    site.front.set(|asked| {
-        if asked.path.contains("moved") {
-            return Do::Pass;
-        }
-        let mut got = Got::new(307, "");
-        let to = format!("{}?moved=1", asked.path);
-        got.headers.push(("location".to_owned(), to));
-        if asked.is_head() {
-            Do::Instead(got)
-        } else {
-            Do::Pass
-        }
-    });
-    site.list().await.unwrap();
-    site.refused("nonsense", "too often", |asked| {
-        let mut got = Got::new(302, "");
-        got.headers
-            .push(("location".to_owned(), asked.path.clone()));
-        Do::Instead(got)
-    })
-    .await;
-
-    let good = site.config.token.clone();
-    site.config.token = Secret::new("lpy_wrong");
-    let error = site.list().await.unwrap_err();
-    assert_eq!(error.code(), "denied");
-    let text = error.to_string();
-    assert!(
-        text.contains("not known") && text.contains("patch-sync.token"),
-        "{text}"
-    );
-    site.config.token = good;
-    site.server
-        .admin("DELETE", "sync-tokens/below", Value::Null)
-        .await;
-    let error = site.list().await.unwrap_err();
-    assert!(error.to_string().contains("revoked"), "{error}");
-
-    site.config.upstream_url = "http://127.0.0.1:1".to_owned();
-    let error = site.list().await.unwrap_err();
-    assert_eq!(error.code(), "unreachable");
-    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
-    for wrong in ["", "ftp://x", "nonsense"] {
-        site.config.upstream_url = wrong.to_owned();
-        let error = Peer::new(&site.config, Vec::new()).unwrap_err();
-        assert!(error.to_string().contains("upstream-url"), "{error}");
-    }
-}
-
-#[tokio::test]
 async fn a_payload_is_resumed_wherever_it_breaks_off() {
     let mut site = Site::new().await;
     let payload = newest(&site.follow().await);
@@ -473,141 +410,4 @@ async fn payloads_that_are_not_what_the_index_says_are_refused() {
     site.front.set(|_| Do::alter(|got| got.body[50] ^= 1));
     let altered = site.read(&payload).await.unwrap();
     assert_ne!(Some(Sha256::of(&altered)), payload.sha256);
-}
-
-#[tokio::test]
-async fn who_sends_a_byte_a_second_or_nothing_is_given_up() {
-    let mut site = Site::new().await;
-    let payload = newest(&site.follow().await);
-    site.config.stall_timeout = Duration::from_millis(300);
-    let began = Instant::now();
-    let dripping = |asked: &Asked| {
-        // Only the first answer: each further one is a try of its own.
-        if asked.nth < 3 { Do::Drip } else { Do::Pass }
-    };
-    site.front.set(dripping);
-    let error = site.list().await.unwrap_err();
-    assert_eq!(error.code(), "unreachable");
-    assert!(error.to_string().contains("too slow"), "{error}");
-    site.front.set(|_| Do::Drip);
-    let error = site.read(&payload).await.unwrap_err();
-    assert!(
-        error.contains("too slow") && error.contains("tries"),
-        "{error}"
-    );
-    // Not for as long as the sender would like: a byte a second would be hours.
-    assert!(began.elapsed() < Duration::from_mins(1));
-
-    // Nobody who answers at all.
-    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    site.config.upstream_url = format!("http://{}", silent.local_addr().unwrap());
-    let error = site.list().await.unwrap_err();
-    assert!(error.to_string().contains("did not begin"), "{error}");
-}
-
-#[tokio::test]
-async fn certificates_are_checked_and_a_custom_authority_is_taken() {
-    let mut site = Site::new().await;
-    let folder = tempfile::tempdir().unwrap();
-    let (trusted, key) = certificate(folder.path());
-    let other = tempfile::tempdir().unwrap();
-    let (stranger, _) = certificate(other.path());
-    let store = tempfile::tempdir().unwrap();
-    let server = s3::Server::tls(store.path(), &trusted, &key);
-    site.config.upstream_url = server.url.clone();
-    for ca in [None, Some(stranger)] {
-        site.config.upstream_ca = ca;
-        let error = site.list().await.unwrap_err();
-        assert_eq!(error.code(), "unreachable");
-        assert!(error.to_string().contains("certificate"), "{error}");
-    }
-    // With its own authority the connection stands, and what answers is no server of this kind.
-    site.config.upstream_ca = Some(trusted);
-    let error = site.list().await.unwrap_err();
-    assert!(!error.to_string().contains("certificate"), "{error}");
-    assert_ne!(error.code(), "unreachable", "{error}");
-    site.config.upstream_ca = Some(folder.path().join("missing.pem"));
-    let error = Peer::new(&site.config, Vec::new()).unwrap_err();
-    assert!(
-        error.to_string().contains("patch-sync.upstream-ca"),
-        "{error}"
-    );
-}
-
-#[tokio::test]
-async fn a_proxy_is_used_and_its_password_never_told() {
-    let mut site = Site::new().await;
-    // The front is the proxy; the server is asked for by a name that only the proxy could resolve.
-    let proxy = site.front.url.replace("http://", "http://user:hunter2@");
-    site.config.upstream_url = "http://upstream.invalid".to_owned();
-    site.config.proxy.enabled = true;
-    site.config.proxy.http = Secret::new(&proxy);
-    site.front.set(|_| Do::Pass);
-    site.list().await.unwrap();
-    let asked = site.front.asked();
-    let head = asked[0].head.to_lowercase();
-    assert!(
-        head.contains("get http://upstream.invalid/v1/sync/head"),
-        "{head}"
-    );
-    assert!(head.contains("proxy-authorization: basic "), "{head}");
-    for config in [proxy, "http://user:hunter2@127.0.0.1:1".to_owned()] {
-        site.config.proxy.http = Secret::new(config);
-        site.front.set(|_| Do::Instead(Got::new(407, "")));
-        let error = site.list().await.unwrap_err().to_string();
-        assert!(!error.contains("hunter2"), "{error}");
-    }
-    // What is in no-proxy is asked directly; what the environment says about proxies does not count at all.
-    site.config.upstream_url = site.server.url.clone();
-    site.config.proxy.no_proxy = vec!["127.0.0.1".to_owned()];
-    site.list().await.unwrap();
-}
-
-#[tokio::test]
-async fn the_first_key_is_kept_and_a_rotation_is_followed() {
-    let mut site = Site::new().await;
-    let db = site.server.core().db.clone();
-    let actor = livepatch_onprem::db::audit::Actor {
-        name: "system".to_owned(),
-        source: "test".to_owned(),
-    };
-    let (first, _) = keys::generate(&db, &actor).await.unwrap();
-    // A key that was configured must have signed.
-    site.config.upstream_key = format!("ed25519:{}", "0a".repeat(32));
-    assert_eq!(site.list().await.unwrap_err().code(), "wrong-key");
-    site.config.upstream_key = first.to_string();
-    site.follow().await;
-    site.config.upstream_key = String::new();
-    let (_, second) = keys::rotate(&db, &actor, false).await.unwrap();
-    site.follow().await;
-    let known = &site.known.as_ref().unwrap().0.keys;
-    assert_eq!(*known, [second, first]);
-    // The new one has been learnt by now; without its like nothing is believed, until a person says so.
-    let (_, third) = keys::rotate(&db, &actor, true).await.unwrap();
-    assert_eq!(site.list().await.unwrap_err().code(), "wrong-key");
-    let trusting = Peer::new(&site.config, vec![third]).unwrap();
-    let question = Question {
-        filter: &IntakeFilter::default(),
-        known: site.known.as_ref().map(|(known, state)| (known, state)),
-        now: Timestamp::now(),
-    };
-    assert!(trusting.list(question).await.is_ok());
-}
-
-#[tokio::test]
-async fn a_report_goes_up() {
-    let site = Site::new().await;
-    let report = PeerReport {
-        deployment: "below".to_owned(),
-        machines: "1-49".to_owned(),
-        machine_reports: Vec::new(),
-    };
-    site.driver().report(&report).await.unwrap();
-    let peers = site.server.admin("GET", "sync-peers", Value::Null).await;
-    assert_eq!(peers["items"][0]["machines"], "1-49");
-    site.front
-        .set(|_| Do::Instead(Got::new(403, "no reports here")));
-    let error = site.driver().report(&report).await.unwrap_err();
-    assert_eq!(error.code(), "denied");
-    assert!(error.to_string().contains("no reports here"), "{error}");
 }
