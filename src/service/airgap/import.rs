@@ -167,7 +167,12 @@ async fn before(core: &Core, archive: &Archive, late: bool) -> Result<State, Imp
     let conn = core.db.conn().await?;
     let head = archive.head();
     let all = format!("archive of {} {}", head.deployment, head.tier);
+    let narrowed = format!("{all} filter ");
     for (name, text) in rows::known_like(&conn, &all).await? {
+        // Not a tier whose name only begins like this one's.
+        if name != all && !name.starts_with(&narrowed) {
+            continue;
+        }
         let known: Known = serde_json::from_str(&text)
             .map_err(|e| ServiceError::Internal(format!("what is known of {name}: {e}")))?;
         let verdict = if name == archive.name() {
