@@ -47,7 +47,7 @@ async fn a_process_that_is_killed_midway_leaves_nothing_half_visible() {
         let mut command = isolated.command(&["import", folder.to_str().unwrap(), "--yes"]);
         command.env(FAILPOINT_VARIABLE, place);
         let died = ended(command).await;
-        assert_eq!(died.status.signal(), Some(6), "{place}: {}", died.text);
+        assert_eq!(died.status.signal(), Some(9), "{place}: {}", died.text);
         sound(&isolated, after).await;
         free(&isolated).await;
         isolated.import(&folder, &[]).await.well("Done: ");

@@ -144,7 +144,7 @@ async fn a_server_that_dies_in_a_run_leaves_nothing_half_visible() {
         let db = std::sync::Arc::new(TestDb::new().await);
         let storage = std::sync::Arc::new(tempfile::tempdir().unwrap());
         let process = Process::start(&db, storage.path(), source.path(), Some(point));
-        assert_eq!(process.ended().await, Some(6), "{point}");
+        assert_eq!(process.ended().await, Some(9), "{point}");
         let visible = count(&db, "payloads where staged is null").await;
         let all = *point == "publish-after-commit";
         assert_eq!(visible, if all { 2 } else { 0 }, "{point}");
