@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The air gap, told step by step on real input: a connected staging node fetches live patches from outside and lets one reach
-# stable; an archive in small volumes is carried to a server without any network, which trusts nothing but the key that was read
+# The air gap, told step by step on real input: a connected staging node fetches live patches through the downloader command (a
+# stand-in with the documented command line: Canonical's own needs a subscription and the network) and lets one reach stable; an archive in small volumes is carried to a server without any network, which trusts nothing but the key that was read
 # out to it; a machine there is patched; and how its fleet fares is carried back out.
 #
 #   tests/walkthrough-airgap.sh     (or `make walkthrough`, which builds first)
@@ -98,14 +98,20 @@ step "Two live patches for this machine's kernel headers are compiled, signed an
 mapfile -t input < <("$root/tests/quickstart-input.sh" "$work/input")
 [ ${#input[@]} -eq 5 ] || fail "the bundles could not be made, see above"
 certificate=${input[0]} first=${input[1]} second=${input[2]} kernel=${input[3]} arch=${input[4]}
-mkdir "$stick" "$work/outside"
+# The stand-in's world is the folder that it is linked from.
+outside=$work/outside downloader=$work/outside/canonical-livepatch-downloader
+mkdir -p "$stick" "$outside/store"
+ln -s "$root/tests/it/support/canonical-downloader.sh" "$downloader"
+echo token-of-a-subscription >"$outside/good-token"
 
-step "The staging node can reach the outside (here: a folder of tarballs). It fetches the first patch, which then reaches stable."
-cp "$first" "$work/outside"
-start staging enabled=true driver=directory "directory=$work/outside" "flavors=${kernel##*-}" interval=24h
+step "The staging node fetches the first patch through the downloader command, which then reaches stable."
+cp "$first" "$outside/store"
+start staging enabled=true driver=downloader "downloader-command=$downloader" "downloader-tarballs=$outside/tarballs" \
+  downloader-tier=stable token=token-of-a-subscription "flavors=${kernel##*-}" interval=24h
 run livepatch-admin --quiet sync trigger --wait
 run livepatch-admin patch list
 says 106.1
+[ -z "$(ls -A "$outside/tarballs")" ] || fail "the downloader's tarballs were left behind"
 run livepatch-admin patch promote 106.1 stable --reason "fine on the test machines"
 
 step "The site without network has a server of its own. Its administrator is read the staging node's key, by telephone."
@@ -152,7 +158,7 @@ says "patch 106.1 was verified and kept"
 
 step "A week later there is a second patch. Only what is new goes onto the stick."
 at staging
-cp "$second" "$work/outside"
+cp "$second" "$outside/store"
 run livepatch-admin --quiet sync trigger --wait
 run livepatch-admin patch promote 107.1 stable --reason "a week in beta without trouble"
 mkdir "$stick/next"
