@@ -15,71 +15,9 @@ if [ -z "${LIVEPATCH_TEST_DATABASE:-}" ]; then
 fi
 name=walkthrough-airgap
 . "$(dirname "${BASH_SOURCE[0]}")/narrated.sh"
-
-# The two sites. `at SITE` turns to one of them: its administrator, and its configuration for commands.
-declare -A url_of pid_of
+. "$(dirname "${BASH_SOURCE[0]}")/sites.sh"
 stick=$work/stick
-at() {
-  export LIVEPATCH_URL=${url_of[$1]-} XDG_STATE_HOME=$work/$1/home LIVEPATCH_CONFIG_LOCATION=$work/$1/livepatch.yaml
-}
-on_finish() {
-  local site
-  for site in "${!pid_of[@]}"; do
-    kill -TERM "${pid_of[$site]}" 2>/dev/null || true
-    wait "${pid_of[$site]}" 2>/dev/null || true
-    if [ "$1" != 0 ] && [ -s "$work/$site/log" ]; then
-      echo "what the server at $site said:" >&2
-      tail -n 40 "$work/$site/log" >&2
-    fi
-  done
-}
-createdb() {
-  local bin
-  bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
-  "${bin:+$bin/}psql" -q "$LIVEPATCH_TEST_DATABASE" -c "create database $1"
-}
 
-# The administrator's password is `walkthrough-chain` everywhere; this is its bcrypt hash.
-readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
-
-# start SITE [KEY=VALUE...]: a server with these keys of patch-sync, whose administrator is logged in.
-start() {
-  local site=$1 setting tries=0 address
-  shift
-  mkdir -p "$work/$site"
-  createdb "airgap_$site"
-  cat >"$work/$site/livepatch.yaml" <<YAML
-server.server-address: 127.0.0.1:0
-database.connection-string: "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=airgap_$site}"
-patch-storage.filesystem-path: $work/$site/patches
-patch-trust.certificates: $certificate
-auth.basic.enabled: true
-auth.basic.users: '$admin'
-YAML
-  for setting in "$@"; do printf 'patch-sync.%s: %s\n' "${setting%%=*}" "${setting#*=}" >>"$work/$site/livepatch.yaml"; done
-  livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
-  pid_of[$site]=$!
-  # It says where it listens; the port was left to the system.
-  until address=$(grep -m1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
-    kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server at $site ended by itself"
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "the server at $site did not start within a minute"
-    sleep 0.1
-  done
-  url_of[$site]=http://$address
-  printf '\n     the server at %s runs: %s\n' "$site" "${url_of[$site]}"
-  at "$site"
-  password=walkthrough-chain
-  log_in
-}
-stop() {
-  local status=0
-  kill -TERM "${pid_of[$1]}"
-  wait "${pid_of[$1]}" || status=$?
-  unset "pid_of[$1]"
-  [ "$status" = 0 ] || fail "the server at $1 ended with exit code $status, 0 was expected"
-  ! grep -qi 'panicked' "$work/$1/log" || fail "the server at $1 panicked: $(grep -i panicked "$work/$1/log")"
-}
 # A command that must be refused.
 refused() {
   local status=0

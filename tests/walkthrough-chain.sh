@@ -15,72 +15,8 @@ if [ -z "${LIVEPATCH_TEST_DATABASE:-}" ]; then
 fi
 name=walkthrough-chain
 . "$(dirname "${BASH_SOURCE[0]}")/narrated.sh"
+. "$(dirname "${BASH_SOURCE[0]}")/sites.sh"
 
-# The three sites. `at SITE` turns to the administrator of one of them.
-declare -A url_of pid_of
-at() { export LIVEPATCH_URL=${url_of[$1]} XDG_STATE_HOME=$work/$1/home; }
-on_finish() {
-  local site
-  for site in "${!pid_of[@]}"; do
-    kill -TERM "${pid_of[$site]}" 2>/dev/null || true
-    wait "${pid_of[$site]}" 2>/dev/null || true
-    if [ "$1" != 0 ] && [ -s "$work/$site/log" ]; then
-      echo "what the server of the $site said:" >&2
-      tail -n 40 "$work/$site/log" >&2
-    fi
-  done
-}
-
-createdb() {
-  local bin
-  bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
-  "${bin:+$bin/}psql" -q "$LIVEPATCH_TEST_DATABASE" -c "create database $1"
-}
-
-# The administrator's password is `walkthrough-chain` everywhere; this is its bcrypt hash.
-readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
-
-# start SITE [KEY=VALUE...]: a server of that configuration, whose administrator is logged in.
-start() {
-  local site=$1 setting
-  shift
-  mkdir -p "$work/$site"
-  createdb "walkthrough_$site"
-  cat >"$work/$site/livepatch.yaml" <<YAML
-server:
-  server-address: 127.0.0.1:0
-database:
-  connection-string: "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=walkthrough_$site}"
-patch-storage:
-  type: filesystem
-  filesystem-path: $work/$site/patches
-patch-trust:
-  certificates: $certificate
-auth:
-  basic:
-    enabled: true
-    users: '$admin'
-YAML
-  if [ $# -gt 0 ]; then
-    echo patch-sync: >>"$work/$site/livepatch.yaml"
-    for setting in "$@"; do printf '  %s: %s\n' "${setting%%=*}" "${setting#*=}" >>"$work/$site/livepatch.yaml"; done
-  fi
-  livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
-  pid_of[$site]=$!
-  # It says where it listens; the port was left to the system.
-  local tries=0 address
-  until address=$(grep -sm1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
-    kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server of the $site ended by itself"
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "the server of the $site did not start within a minute"
-    sleep 0.1
-  done
-  url_of[$site]=http://$address
-  printf '\n     the server of the %s runs: %s\n' "$site" "${url_of[$site]}"
-  at "$site"
-  password=walkthrough-chain
-  log_in
-}
 # sync_token TIER NAME: the token is then in $token.
 sync_token() {
   printf '\n   $ livepatch-admin sync-tokens add %s\n     lpy_... (not shown here)\n' "$*"
@@ -190,13 +126,6 @@ run livepatch-admin patch list
 says 107.1
 
 step "The three servers are told to stop (SIGTERM)."
-for site in office region branch; do
-  status=0
-  kill -TERM "${pid_of[$site]}"
-  wait "${pid_of[$site]}" || status=$?
-  unset "pid_of[$site]"
-  [ "$status" = 0 ] || fail "the server of the $site ended with exit code $status, 0 was expected"
-  ! grep -qi 'panicked' "$work/$site/log" || fail "the server of the $site panicked"
-done
+for site in office region branch; do stop "$site"; done
 
 printf '\nwalkthrough-chain: all %s steps went as told.\n' "$steps"

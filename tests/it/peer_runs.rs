@@ -105,12 +105,10 @@ async fn nothing_half_is_seen_and_the_next_run_completes() {
     front.set(|_| Do::Pass);
     let third = done(&below).await;
     assert_eq!(third["outcome"]["fetched"], 0, "{third:#}");
-    let paths: Vec<String> = front.asked().into_iter().map(|a| a.path).collect();
-    assert_eq!(paths[0], "/v1/sync/head");
-    assert!(
-        paths[1..].iter().all(|p| p == "/v1/sync/report"),
-        "{paths:?}"
-    );
+    // Reports follow the ends of runs, also that of the run before.
+    let mut paths: Vec<String> = front.asked().into_iter().map(|a| a.path).collect();
+    paths.retain(|path| path != "/v1/sync/report");
+    assert_eq!(paths, ["/v1/sync/head"]);
     // The report follows the end of the run.
     let started = std::time::Instant::now();
     loop {

@@ -48,10 +48,22 @@ pub async fn ended(server: &TestServer, id: i64) -> Value {
             .admin("GET", &format!("sync/reports/{id}"), Value::Null)
             .await;
         if !report["run"]["finished-at"].is_null() {
+            seen(server, started).await;
             return report;
         }
         assert!(started.elapsed() < Duration::from_mins(1), "{report:#}");
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Until the server's snapshot holds what is committed: a run is recorded as ended in the transaction that publishes, a moment before.
+async fn seen(server: &TestServer, started: Instant) {
+    let row = server.db.raw().await;
+    let row = row.query_one("select seq from audit_head", &[]).await;
+    let head = row.unwrap().get::<_, i64>(0).unsigned_abs();
+    while server.core().snapshots.get().version < head {
+        assert!(started.elapsed() < Duration::from_mins(1), "never seen");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
