@@ -58,10 +58,10 @@ pub async fn ended(server: &TestServer, id: i64) -> Value {
 
 /// Until the server's snapshot holds what is committed: a run is recorded as ended in the transaction that publishes, a moment before.
 async fn seen(server: &TestServer, started: Instant) {
-    let row = server.db.raw().await;
-    let row = row.query_one("select seq from audit_head", &[]).await;
-    let head = row.unwrap().get::<_, i64>(0).unsigned_abs();
-    while server.core().snapshots.get().version < head {
+    let sql = "select coalesce(max(seq), 0) from audit_log where action = 'sync.publish'";
+    let row = server.db.raw().await.query_one(sql, &[]).await.unwrap();
+    let published = row.get::<_, i64>(0).unsigned_abs();
+    while server.core().snapshots.get().version < published {
         assert!(started.elapsed() < Duration::from_mins(1), "never seen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
