@@ -11,7 +11,7 @@ use std::time::Duration;
 /// A clock that a process can be made to believe in.
 struct Clock {
     file: PathBuf,
-    library: PathBuf,
+    preloaded: PathBuf,
 }
 
 impl Clock {
@@ -24,7 +24,7 @@ impl Clock {
             .expect("libfaketime is missing (Debian: faketime); run `make setup`");
         let clock = Self {
             file: folder.join("clock"),
-            library,
+            preloaded: library,
         };
         clock.set(0);
         clock
@@ -42,7 +42,7 @@ impl Clock {
         let program = Command::new(env!("CARGO_BIN_EXE_livepatch-server"));
         let text = |path: &Path| path.display().to_string();
         let environment = [
-            ("LD_PRELOAD", &*text(&self.library)),
+            ("LD_PRELOAD", &*text(&self.preloaded)),
             ("FAKETIME_TIMESTAMP_FILE", &*text(&self.file)),
             ("FAKETIME_NO_CACHE", "1"),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
