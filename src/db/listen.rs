@@ -21,6 +21,8 @@ pub enum Change {
     Tokens,
     /// Overrides of single machines.
     Overrides,
+    /// Policies and rollouts.
+    Rollouts,
     /// Captures that run.
     Captures,
     /// Nothing that a snapshot holds.
@@ -34,6 +36,7 @@ impl Change {
             Self::Catalog => "catalog",
             Self::Tokens => "tokens",
             Self::Overrides => "overrides",
+            Self::Rollouts => "rollouts",
             Self::Captures => "captures",
             Self::Nothing => "nothing",
         }
@@ -45,6 +48,7 @@ impl Change {
             Self::Catalog,
             Self::Tokens,
             Self::Overrides,
+            Self::Rollouts,
             Self::Captures,
             Self::Nothing,
         ]

@@ -23,6 +23,7 @@ pub mod payloads;
 pub mod quarantine;
 pub mod reports;
 pub mod retention;
+pub mod rollouts;
 mod run;
 pub mod sessions;
 pub mod staged;
@@ -60,6 +61,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         leader::ALL,
         machines::ALL,
         retention::ALL,
+        rollouts::ALL,
         patches::ALL,
         payloads::ALL,
         quarantine::ALL,

@@ -64,15 +64,18 @@ pub async fn explain(core: &Core, machine: MachineId) -> Result<Explanation, Ser
             "the machine's tier is being changed at this moment; ask again".to_owned(),
         )
     };
+    let now = Timestamp::now();
     let facts = Facts {
         tier: snapshot.catalog.tier_index(tier_id).ok_or_else(gone)?,
         kernel: row.kernel.as_deref().unwrap_or_default(),
         architecture: row.architecture,
         applied: row.applied,
         build_date: row.build_date,
-        today: Timestamp::now().to_zoned(TimeZone::UTC).date(),
+        machine,
+        now,
+        today: now.to_zoned(TimeZone::UTC).date(),
     };
-    let decision = decide(&snapshot.catalog, &facts).ok_or_else(gone)?;
+    let decision = decide(&snapshot.catalog, &snapshot.rollouts, &facts).ok_or_else(gone)?;
     Ok(Explanation {
         machine_id: machine,
         tier: decision.tier.clone(),

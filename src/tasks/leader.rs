@@ -3,7 +3,7 @@
 //! The leader renews its lease three times as often as it runs out. A candidate that finds the lease run out although the lock is
 //! held ends the holder's connection: its process stands still, and when it wakes its transactions are refused by their epoch.
 
-use super::sync;
+use super::{rollouts, sync};
 use crate::db::DbError;
 use crate::db::leader::Candidate;
 use crate::service::Core;
@@ -64,7 +64,12 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
     // A run that is told to stop still records that it was; one of a leader that is none any more is cut off.
     tokio::select! {
         ended = renewing => ended,
-        () = sync::schedule(core, epoch, stopping) => Ok(()),
+        () = async {
+            tokio::join!(
+                sync::schedule(core, epoch, stopping),
+                rollouts::watch(core, epoch, stopping),
+            );
+        } => Ok(()),
     }
 }
 

@@ -6,6 +6,7 @@ mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod rollouts;
 mod sync;
 
 pub use family::{Counters, Histograms, Label, Words};
@@ -16,4 +17,5 @@ pub use metrics::{
     IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;

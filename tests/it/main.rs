@@ -64,6 +64,7 @@ mod peer_serving;
 mod promotion;
 mod prune_crash;
 mod quickstart;
+mod rollout_engine;
 mod slow_clients;
 mod storage;
 mod support;

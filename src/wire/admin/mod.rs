@@ -11,6 +11,7 @@ mod machines;
 mod page;
 mod patches;
 mod payloads;
+mod policies;
 mod reports;
 mod sessions;
 mod sync;
@@ -33,6 +34,9 @@ pub use patches::{
 pub use payloads::{
     CONTENT_SHA256, IngestOutcome, IngestResult, PayloadEntry, PayloadHeadQuery, PayloadQuery,
     QuarantineEntry, REPR_DIGEST, SignatureState, format_repr_digest, parse_repr_digest,
+};
+pub use policies::{
+    FreezeSpec, GateSpec, LabelCapSpec, PolicyEntry, PolicyFile, PolicySpec, WindowSpec,
 };
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
