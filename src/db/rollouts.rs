@@ -25,13 +25,14 @@ statements! {
     INSERT_ROLLOUT = "insert into rollouts (patch_id, tier_id, kernel, flavour, architecture, state, threshold, ended_at, requested_by, reason)
         values ($1, $2, $3, $4, $5, $6, $7, case when $6 = 5::smallint then timestamptz 'epoch' end, $8, $9)
         on conflict do nothing returning id";
-    CHANGE_ROLLOUT = "update rollouts set state = $5, phase = $6, threshold = $7, reason = $8,
+    CHANGE_ROLLOUT = "update rollouts set state = $5::smallint, phase = $6, threshold = $7, reason = $8,
             phase_at = case when $9 then now() else phase_at end,
             widened_at = case when $7 <> $4 then now() else widened_at end,
             counts_from = case when $10 then now() else counts_from end,
-            ended_at = case when $5 in (5, 6) then now() end,
+            ended_at = case when $5::smallint in (5, 6) then now() end,
             approved_by = coalesce($11, approved_by)
         where id = $1 and state = $2 and phase = $3 and threshold = $4";
+    SELECT_HALTED_IN_TIER = "select exists (select from rollouts where tier_id = $1 and state = 4)";
     UPSERT_LIMIT = "insert into rollout_limits (rollout_id, label, value, threshold) values ($1, $2, $3, $4)
         on conflict (rollout_id, label, value) do update set threshold = greatest(rollout_limits.threshold, excluded.threshold)";
     INSERT_ROLLOUT_EVENT = "insert into rollout_events (rollout_id, kind, actor, text) values ($1, $2, $3, $4)";
@@ -281,6 +282,11 @@ pub async fn lock(tx: &Tx<'_>, id: i64) -> Result<Option<RolloutRow>, DbError> {
         return Ok(None);
     }
     Ok(list(tx, Some(id)).await?.pop())
+}
+
+/// Whether a rollout stands halted in a tier.
+pub async fn has_halted(run: &impl Run, tier_id: i32) -> Result<bool, DbError> {
+    Ok(run.one(&SELECT_HALTED_IN_TIER, &[&tier_id]).await?.get(0))
 }
 
 /// Thresholds of label values, by rollout.

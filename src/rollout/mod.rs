@@ -6,6 +6,7 @@ mod answers;
 mod catalog;
 pub mod cohort;
 mod decide;
+pub mod forecast;
 pub mod limits;
 mod reason;
 mod rollouts;

@@ -461,14 +461,14 @@ proptest! {
         for (offered, applied, failed, silent, seconds) in looks {
             now += SignedDuration::from_secs(seconds);
             let health = health(offered + applied + failed + silent, applied, failed, silent);
-            let (phase, threshold) = (rollout.phase, rollout.threshold);
+            let (phase, threshold, done) = (rollout.phase, rollout.threshold, rollout.done);
             let moves = rollout.look(health, now);
             prop_assert!(rollout.phase >= phase && rollout.threshold >= threshold);
             prop_assert!(rollout.phase <= phase + 1);
             let bad = failed + silent;
             let must = bad * 200 > (applied + bad).max(50);
             prop_assert_eq!(must, matches!(moves[..], [Move::Halt(_)]), "{:?} {:?}", health, moves);
-            prop_assert!(!must || (rollout.threshold == threshold && !rollout.done));
+            prop_assert!(!must || (rollout.threshold == threshold && rollout.done == done));
         }
     }
 }

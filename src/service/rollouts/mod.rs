@@ -3,8 +3,11 @@
 //! What is decided is decided by the engine (`rollout::advance`); here it is read and written. A rollout is changed only if it
 //! still stands as it was read, in one transaction with its event and its audit row.
 
+pub mod act;
 mod health;
+pub mod policies;
 mod record;
+pub mod show;
 mod tick;
 
 use super::Core;
@@ -33,7 +36,7 @@ pub(super) fn stored(tier_id: i32, spec: &str) -> Result<Policy, DbError> {
 }
 
 /// Policies by tier.
-pub(super) async fn policies(run: &impl Run) -> Result<Vec<(i32, Arc<Policy>)>, DbError> {
+pub(super) async fn policies_of(run: &impl Run) -> Result<Vec<(i32, Arc<Policy>)>, DbError> {
     let rows = rows::policies(run).await?;
     rows.iter()
         .map(|row| Ok((row.tier_id, Arc::new(stored(row.tier_id, &row.spec)?))))
@@ -42,7 +45,7 @@ pub(super) async fn policies(run: &impl Run) -> Result<Vec<(i32, Arc<Policy>)>, 
 
 /// Reads what requests are answered from.
 pub(super) async fn load(run: &impl Run) -> Result<Rollouts, DbError> {
-    let policies = policies(run).await?;
+    let policies = policies_of(run).await?;
     let mut limits = rows::limits(run).await?;
     let all = rows::list(run, None).await?;
     let rollouts = all

@@ -3,7 +3,7 @@
 
 use super::health::{self, Reports, is_watched};
 use super::record::{self, Story};
-use super::{interval, policies};
+use super::{interval, policies_of};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::leader::fence;
 use crate::db::listen::Change;
@@ -51,7 +51,7 @@ impl Seen {
     async fn read(core: &Core) -> Result<Self, ServiceError> {
         let mut conn = core.db.conn().await?;
         let tx = conn.begin_read().await?;
-        let policies: HashMap<_, _> = policies(&tx).await?.into_iter().collect();
+        let policies: HashMap<_, _> = policies_of(&tx).await?.into_iter().collect();
         let seen = Self {
             now: rows::now(&tx).await?,
             order: tiers::order(&tx).await?,

@@ -13,6 +13,7 @@ mod patches;
 mod payloads;
 mod policies;
 mod reports;
+mod rollouts;
 mod sessions;
 mod sync;
 mod sync_tokens;
@@ -41,6 +42,11 @@ pub use policies::{
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
+};
+pub use rollouts::{
+    ForecastQuery, PatchForecast, PhaseForecast, PolicyChange, PolicyOutcome, PolicyPlan,
+    PolicySet, PolicyUnset, RolloutAct, RolloutDetail, RolloutEntry, RolloutEvent, RolloutForecast,
+    RolloutGate, RolloutHealth, RolloutKernel, RolloutQuery, TierForecast,
 };
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
