@@ -4,8 +4,8 @@ use super::context::Context;
 use super::output::{Row, Show, View, blocks, flag, properties, text, titled};
 use super::{CliError, Exit, prompt};
 use crate::config::lines::Lines;
-use crate::domain::policy::{Policy, Span};
-use crate::domain::{ParseError, TierName};
+use crate::domain::TierName;
+use crate::domain::policy::Span;
 use crate::wire::admin::{
     Page, PageQuery, PolicyChange, PolicyEntry, PolicyFile, PolicyOutcome, PolicyPlan, PolicySet,
     PolicySpec, PolicyUnset,
@@ -93,9 +93,10 @@ pub const EXAMPLE: &str = include_str!("policy-example.yaml");
 
 /// Reads a file of policies. A mistake is named with its line.
 pub fn read(path: &Path, interval: Span) -> Result<PolicyFile, CliError> {
-    let content = std::fs::read_to_string(path).map_err(|source| CliError::File {
+    let content = std::fs::read_to_string(path).map_err(|error| CliError::File {
+        doing: "read",
         path: path.to_owned(),
-        source,
+        why: error.to_string(),
     })?;
     parse(&content, interval, Timestamp::now()).map_err(|mistakes| {
         let lines: Vec<String> = mistakes
@@ -256,12 +257,12 @@ async fn planned(
     let policies = read(&file.file, Span::default())?.policies;
     let plan = PolicyPlan {
         policies,
-        reason: None,
+        dry_run: true,
+        ..PolicyPlan::default()
     };
     let client = context.client()?;
-    let outcome = client
-        .send(Method::POST, &["policies", "plan"], &plan)
-        .await?;
+    let path = ["policies", "apply"];
+    let outcome = client.send(Method::POST, &path, &plan).await?;
     Ok((plan, outcome))
 }
 
@@ -290,6 +291,7 @@ pub async fn apply(context: &Context, args: ApplyArgs) -> Result<(), CliError> {
     }
     prompt::confirm("Apply these policies", context.global.yes)?;
     plan.reason = args.reason;
+    plan.dry_run = false;
     let client = context.client()?;
     let outcome: PolicyOutcome = client
         .send(Method::POST, &["policies", "apply"], &plan)
@@ -355,6 +357,8 @@ pub async fn run(context: &Context, command: PolicyCommand) -> Result<(), CliErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ParseError;
+    use crate::domain::policy::Policy;
 
     fn now() -> Timestamp {
         "2026-11-28T00:00:00Z".parse().unwrap()

@@ -18,7 +18,6 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
     OpenApiRouter::default()
         .routes(routes!(list))
         .routes(routes!(show, set, unset))
-        .routes(routes!(plan))
         .routes(routes!(apply))
 }
 
@@ -82,24 +81,12 @@ async fn unset(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Plan rollout policies
-///
-/// Says what would change if these were the policies of all tiers, and what that means for which machines.
-#[utoipa::path(post, path = "/policies/plan", tag = "rollouts", request_body = PolicyPlan,
-    responses((status = 200, description = "What would change", body = PolicyOutcome)))]
-async fn plan(
-    State(core): State<Arc<Core>>,
-    _: Admin<Viewer>,
-    JsonBody(request): JsonBody<PolicyPlan>,
-) -> Result<Json<PolicyOutcome>, ApiError> {
-    Ok(Json(policies::plan(&core, &request).await?))
-}
-
 /// Apply rollout policies
 ///
-/// Makes these the policies of all tiers, in one transaction. A tier that is not named loses its policy.
+/// Makes these the policies of all tiers, in one transaction. A tier that is not named loses its policy. With `dry-run`, only says
+/// what would change, and what that means for which machines.
 #[utoipa::path(post, path = "/policies/apply", tag = "rollouts", request_body = PolicyPlan,
-    responses((status = 200, description = "What changed", body = PolicyOutcome),
+    responses((status = 200, description = "What changed, or would change", body = PolicyOutcome),
         (status = 409, description = "Tiers are taken over from upstream", body = crate::wire::Problem,
             content_type = "application/problem+json")))]
 async fn apply(

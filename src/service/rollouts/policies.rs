@@ -230,7 +230,7 @@ async fn write_unset(
 }
 
 /// What these policies would change, and what that means. Nothing is written.
-pub async fn plan(core: &Core, request: &PolicyPlan) -> Result<PolicyOutcome, ServiceError> {
+async fn plan(core: &Core, request: &PolicyPlan) -> Result<PolicyOutcome, ServiceError> {
     let conn = core.db.conn().await?;
     let order = tiers::order(&conn).await?;
     let standing = by_tier(&conn).await?;
@@ -269,15 +269,18 @@ pub async fn plan(core: &Core, request: &PolicyPlan) -> Result<PolicyOutcome, Se
     })
 }
 
-/// Makes these the policies of all tiers, in one transaction.
+/// Makes these the policies of all tiers, in one transaction, or says what that would change.
 pub async fn apply(
     core: &Core,
     actor: &Actor,
     request: &PolicyPlan,
 ) -> Result<PolicyOutcome, ServiceError> {
     let why = reason(request.reason.as_deref())?;
-    locked_tiers(core)?;
     let mut outcome = plan(core, request).await?;
+    if request.dry_run {
+        return Ok(outcome);
+    }
+    locked_tiers(core)?;
     outcome.dry_run = false;
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;

@@ -1,5 +1,5 @@
 //! Rollout policies as people write them, in YAML files and in the API alike. `GET policies`,
-//! `GET|PUT|DELETE tiers/{name}/policy`, `POST policies/plan`, `POST policies/apply`.
+//! `GET|PUT|DELETE tiers/{name}/policy`, `POST policies/apply`.
 //!
 //! Values stand as texts (`10% for 4h`, `0.5%`, `mon-fri`); [`PolicySpec::read`] makes a [`Policy`] of them and names
 //! everything that is wrong by its place.

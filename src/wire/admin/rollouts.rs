@@ -1,5 +1,5 @@
 //! Rollouts, what machines report of them, and what would become of them. `GET rollouts`, `GET rollouts/{id}`,
-//! `POST rollouts/{id}/approve|pause|resume|abort|block`, `GET patches/{version}/forecast`, `POST policies/plan|apply`.
+//! `POST rollouts/{id}/approve|pause|resume|abort|block`, `GET patches/{version}/forecast`, `POST policies/apply`.
 
 use super::{KernelGap, PolicySpec, WireScope};
 use crate::domain::{Architecture, PatchVersion, TierName};
@@ -265,7 +265,7 @@ pub struct PolicyUnset {
     pub reason: Option<String>,
 }
 
-/// `POST policies/plan` and `POST policies/apply`: the policies of all tiers. A tier that is not named loses its policy.
+/// `POST policies/apply`: the policies of all tiers. A tier that is not named loses its policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct PolicyPlan {
@@ -275,6 +275,9 @@ pub struct PolicyPlan {
     /// Why; goes to the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Only say what would change.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub dry_run: bool,
 }
 
 /// What becomes of a tier's policy, and what that means.
