@@ -18,6 +18,7 @@ pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod outbox;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
@@ -31,6 +32,7 @@ pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
 pub mod trusted_keys;
+pub mod webhooks;
 pub mod words;
 
 pub use connect::Db;
@@ -59,6 +61,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         jobs::ALL,
         leader::ALL,
         machines::ALL,
+        outbox::ALL,
         retention::ALL,
         patches::ALL,
         payloads::ALL,
@@ -72,6 +75,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         tiers::ALL,
         tokens::ALL,
         trusted_keys::ALL,
+        webhooks::ALL,
         words::ALL,
     ]
     .concat()
