@@ -20,6 +20,7 @@ pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod outbox;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
@@ -33,6 +34,7 @@ pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
 pub mod trusted_keys;
+pub mod webhooks;
 pub mod words;
 
 pub use connect::Db;
@@ -63,6 +65,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         labels::ALL,
         leader::ALL,
         machines::ALL,
+        outbox::ALL,
         retention::ALL,
         patches::ALL,
         payloads::ALL,
@@ -76,6 +79,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         tiers::ALL,
         tokens::ALL,
         trusted_keys::ALL,
+        webhooks::ALL,
         words::ALL,
     ]
     .concat()

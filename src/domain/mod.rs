@@ -1,6 +1,7 @@
 //! Ground layer: the field's words as types. Pure values, parsed once by fallible constructors; no I/O, no clock.
 
 pub mod arch;
+pub mod event;
 pub mod fix;
 pub mod ids;
 pub mod kernel;
@@ -15,8 +16,10 @@ pub mod selector;
 pub mod signing;
 pub mod tier;
 pub mod token;
+pub mod webhook;
 
 pub use arch::Architecture;
+pub use event::{EventKind, EventPattern};
 pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelParts, KernelVersion};

@@ -73,5 +73,6 @@ mod sync_faults;
 mod sync_index;
 mod telemetry;
 mod tiers;
+mod webhooks;
 mod wire;
 mod wire_reports;
