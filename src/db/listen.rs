@@ -25,6 +25,8 @@ pub enum Change {
     Rollouts,
     /// Captures that run.
     Captures,
+    /// Events that wait to be delivered to webhooks; no part of a snapshot.
+    Outbox,
     /// Nothing that a snapshot holds.
     Nothing,
 }
@@ -38,6 +40,7 @@ impl Change {
             Self::Overrides => "overrides",
             Self::Rollouts => "rollouts",
             Self::Captures => "captures",
+            Self::Outbox => "outbox",
             Self::Nothing => "nothing",
         }
     }
@@ -50,6 +53,7 @@ impl Change {
             Self::Overrides,
             Self::Rollouts,
             Self::Captures,
+            Self::Outbox,
             Self::Nothing,
         ]
         .into_iter()

@@ -1,9 +1,11 @@
 //! Ground layer: the field's words as types. Pure values, parsed once by fallible constructors; no I/O, no clock.
 
 pub mod arch;
+pub mod event;
 pub mod fix;
 pub mod ids;
 pub mod kernel;
+pub mod label;
 pub mod machine;
 pub mod minimum;
 pub mod patch;
@@ -11,14 +13,18 @@ pub mod policy;
 pub mod role;
 pub mod scope;
 pub mod secret;
+pub mod selector;
 pub mod signing;
 pub mod tier;
 pub mod token;
+pub mod webhook;
 
 pub use arch::Architecture;
+pub use event::{EventKind, EventPattern};
 pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelParts, KernelVersion};
+pub use label::{LabelChanges, LabelKey, LabelValue, Labels};
 pub use machine::{KernelSupport, MachineState};
 pub use minimum::MinimumKernel;
 pub use patch::PatchVersion;
@@ -26,6 +32,7 @@ pub use policy::Policy;
 pub use role::Role;
 pub use scope::Scope;
 pub use secret::Secret;
+pub use selector::Selector;
 pub use signing::{PublicKey, Signature, SigningKey};
 pub use tier::TierName;
 

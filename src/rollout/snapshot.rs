@@ -5,7 +5,7 @@ use super::answers::Answers;
 use super::catalog::Catalog;
 use super::rollouts::Rollouts;
 use crate::domain::token::MachineClaims;
-use crate::domain::{MachineId, Sha256};
+use crate::domain::{Labels, MachineId, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ pub struct AuthTokenEntry {
     pub name: String,
     /// The tier it admits to.
     pub tier_id: i32,
+    /// Labels for the machines it enables.
+    pub labels: Labels,
     /// After this (unix microseconds) it enables no more machines; machines it enabled stay enabled.
     pub valid_until: Option<i64>,
     /// Revoked: it enables none, and machines it enabled are refused.
