@@ -26,6 +26,7 @@ pub mod payloads;
 pub mod quarantine;
 pub mod reports;
 pub mod retention;
+pub mod rollout_labels;
 pub mod rollouts;
 mod run;
 pub mod sessions;
@@ -68,6 +69,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         machines::ALL,
         outbox::ALL,
         retention::ALL,
+        rollout_labels::ALL,
         rollouts::ALL,
         patches::ALL,
         payloads::ALL,

@@ -181,7 +181,7 @@ mod tests {
         let policy = Policy::example();
         assert_eq!(
             told(&policy, 100_000),
-            "10% 1h 9999, 50% 5h 49999, 100% 29h 100000; end Some(31); most 50001"
+            "10% 1h 9999, 50% 5h 50000, 100% 29h 100000; end Some(31); most 50000"
         );
         assert_eq!(
             told(&policy, 0),

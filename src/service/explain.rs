@@ -4,6 +4,7 @@
 use super::{Core, ServiceError, fleet};
 use crate::db::fleet::MachineRow;
 use crate::domain::MachineId;
+use crate::rollout::cohort::{place, share_of};
 use crate::rollout::{Decision, Facts, Outcome, ReasonCode, Snapshot, TokenError, decide};
 use crate::wire::Reason;
 use crate::wire::admin::{ExplainReason, Explanation, OfferedPayload};
@@ -42,6 +43,25 @@ fn refused(snapshot: &Snapshot, row: &MachineRow) -> Option<TokenError> {
     let mine = snapshot.overrides.get(&row.id)?;
     let before = mine.revoked_before?;
     (row.registered_at.as_microsecond() < before).then_some(TokenError::MachineRevoked)
+}
+
+/// A reason's text; of a rollout that has not come to this machine with its place in the line.
+fn in_line(snapshot: &Snapshot, tier_id: i32, machine: MachineId, reason: &Reason) -> String {
+    let version = reason
+        .version
+        .filter(|_| reason.code == ReasonCode::NotYet.as_str());
+    let let_in = version.and_then(|version| {
+        let rollouts = snapshot.rollouts.of(tier_id, version).iter();
+        let threshold = rollouts.map(|rollout| rollout.threshold).max()?;
+        Some((share_of(place(version, &machine)), share_of(threshold)))
+    });
+    match let_in {
+        Some((place, let_in)) => format!(
+            "{}: it stands at {place} of the line, and {let_in} are let in",
+            reason.text
+        ),
+        None => reason.text.to_string(),
+    }
 }
 
 /// Decides for a machine as if it asked now with what it last reported.
@@ -95,8 +115,8 @@ pub async fn explain(core: &Core, machine: MachineId) -> Result<Explanation, Ser
         reasons: reasons(&decision)
             .into_iter()
             .map(|reason| ExplainReason {
+                text: in_line(&snapshot, tier_id, machine, &reason),
                 code: reason.code.into_owned(),
-                text: reason.text.into_owned(),
                 version: reason.version,
             })
             .collect(),

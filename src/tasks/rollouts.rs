@@ -11,9 +11,10 @@ const SHARE: u32 = 20;
 
 /// Looks until `stopping`, or until another replica leads. The caller drops it when it does not lead any more.
 pub async fn watch(core: &Core, epoch: i64, stopping: &CancellationToken) {
+    let mut memory = rollouts::Memory::new();
     loop {
         let begun = Instant::now();
-        match rollouts::pass(core, epoch).await {
+        match rollouts::pass(core, epoch, &mut memory).await {
             Ok(pass) if pass.superseded => return,
             Ok(_) => {}
             Err(error) => {

@@ -66,6 +66,7 @@ mod promotion;
 mod prune_crash;
 mod quickstart;
 mod rollout_engine;
+mod rollouts;
 mod slow_clients;
 mod storage;
 mod support;

@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
 /// List rollout policies
 ///
 /// In the order of the tiers. A tier that is not in the list has none: what reaches it is offered to all at once.
-#[utoipa::path(get, path = "/policies", tag = "rollouts",
+#[utoipa::path(get, path = "/policies", tag = "policies",
     responses((status = 200, description = "All policies", body = Page<PolicyEntry>)))]
 async fn list(
     State(core): State<Arc<Core>>,
@@ -34,7 +34,7 @@ async fn list(
 }
 
 /// Show a tier's rollout policy
-#[utoipa::path(get, path = "/tiers/{name}/policy", tag = "rollouts",
+#[utoipa::path(get, path = "/tiers/{name}/policy", tag = "policies",
     params(("name" = String, Path, description = "The tier")),
     responses((status = 200, description = "The policy", body = PolicyEntry)))]
 async fn show(
@@ -48,7 +48,7 @@ async fn show(
 /// Set a tier's rollout policy
 ///
 /// One that could not be followed is refused, with everything that is wrong in it. What is available in the tier stays so.
-#[utoipa::path(put, path = "/tiers/{name}/policy", tag = "rollouts", request_body = PolicySet,
+#[utoipa::path(put, path = "/tiers/{name}/policy", tag = "policies", request_body = PolicySet,
     params(("name" = String, Path, description = "The tier")),
     responses((status = 200, description = "The policy as it stands now", body = PolicyEntry),
         (status = 409, description = "Tiers are taken over from upstream", body = crate::wire::Problem,
@@ -66,7 +66,7 @@ async fn set(
 /// Take a tier's rollout policy away
 ///
 /// Everybody is let in at once again, and rollouts that were under way there are at their end.
-#[utoipa::path(delete, path = "/tiers/{name}/policy", tag = "rollouts",
+#[utoipa::path(delete, path = "/tiers/{name}/policy", tag = "policies",
     params(("name" = String, Path, description = "The tier"), PolicyUnset),
     responses((status = 204, description = "It has none any more"),
         (status = 409, description = "Tiers are taken over from upstream", body = crate::wire::Problem,
@@ -85,7 +85,7 @@ async fn unset(
 ///
 /// Makes these the policies of all tiers, in one transaction. A tier that is not named loses its policy. With `dry-run`, only says
 /// what would change, and what that means for which machines.
-#[utoipa::path(post, path = "/policies/apply", tag = "rollouts", request_body = PolicyPlan,
+#[utoipa::path(post, path = "/policies/apply", tag = "policies", request_body = PolicyPlan,
     responses((status = 200, description = "What changed, or would change", body = PolicyOutcome),
         (status = 409, description = "Tiers are taken over from upstream", body = crate::wire::Problem,
             content_type = "application/problem+json")))]

@@ -6,10 +6,11 @@ use crate::db::audit::Actor;
 use crate::db::listen::Change;
 use crate::db::rollouts::{self as rows, RolloutRow};
 use crate::db::{patches, tiers};
+use crate::domain::EventKind;
 use crate::rollout::{BlockKind, RolloutState};
 use crate::service::failpoint::failpoint;
 use crate::service::promotions::reason;
-use crate::service::{Core, ServiceError};
+use crate::service::{Core, ServiceError, events};
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +116,21 @@ pub async fn act(
         };
         if let Some(kind) = kind {
             patches::lock(&tx, row.version).await?;
-            patches::block(&tx, row.patch_id, kind, &row.scope, &actor.name, &text).await?;
+            let new =
+                patches::block(&tx, row.patch_id, kind, &row.scope, &actor.name, &text).await?;
+            if new {
+                let told = events::Act {
+                    version: row.version,
+                    scope: &row.scope,
+                    actor: &actor.name,
+                    reason: &text,
+                };
+                let event = match kind {
+                    BlockKind::Block => EventKind::PatchBlocked,
+                    BlockKind::Hold => EventKind::PatchHeld,
+                };
+                events::stopped(&tx, event, told).await?;
+            }
         }
         let seq = record::change(&tx, &row, &to, &story).await?;
         let seq = seq.ok_or_else(|| refused(act, &row))?;

@@ -5,19 +5,22 @@
 
 pub mod act;
 mod health;
+mod labels;
 pub mod policies;
 mod record;
 pub mod show;
 mod tick;
 
 use super::Core;
-use crate::db::rollouts as rows;
 use crate::db::{DbError, Run};
+use crate::db::{labels as labels_rows, rollouts as rows};
+use crate::domain::LabelKey;
 use crate::domain::policy::{Policy, Span};
 use crate::rollout::Rollouts;
 use crate::wire::admin::PolicySpec;
 use std::sync::Arc;
 
+pub use labels::Memory;
 pub use tick::{Pass, pass};
 
 /// How often machines are told to check in.
@@ -51,5 +54,13 @@ pub(super) async fn load(run: &impl Run) -> Result<Rollouts, DbError> {
     let rollouts = all
         .iter()
         .map(|row| row.engine(limits.remove(&row.id).unwrap_or_default()));
-    Ok(Rollouts::new(policies, rollouts))
+    let loaded = Rollouts::new(policies, rollouts);
+    let mut values = Vec::new();
+    for label in loaded.capped_labels() {
+        let key: LabelKey = label.parse()?;
+        for (machine, value) in labels_rows::values_of(run, &key).await? {
+            values.push((label.to_owned(), machine, value.to_string()));
+        }
+    }
+    Ok(loaded.with_labels(values))
 }

@@ -3,9 +3,11 @@
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::rollouts::{self as rows, Changed, RolloutRow};
-use crate::db::{DbError, Tx};
-use crate::domain::TierName;
+use crate::db::{DbError, Tx, outbox};
+use crate::domain::{EventKind, TierName};
+use crate::rollout::RolloutState;
 use crate::rollout::cohort::share_of;
+use crate::wire::event::RolloutChanged;
 use serde_json::json;
 
 /// A change of a rollout with what is said of it.
@@ -43,6 +45,21 @@ pub(super) async fn tell(
 ) -> Result<i64, DbError> {
     let kind = story.action.rsplit('.').next().unwrap_or(story.action);
     rows::tell(tx, row.id, kind, &story.actor.name, story.text).await?;
+    if let Some(event) = event(kind, to.state) {
+        let data = RolloutChanged {
+            rollout: row.id,
+            version: row.version,
+            notice: row.version.notice(),
+            tier: story.tier.clone(),
+            scope: row.scope.clone().into(),
+            state: to.state.as_str().to_owned(),
+            phase: to.phase as u32 + 1,
+            share: share_of(to.threshold).to_string(),
+            actor: story.actor.name.clone(),
+            text: story.text.to_owned(),
+        };
+        outbox::emit(tx, event, &data).await?;
+    }
     let entry = Entry {
         actor: story.actor,
         action: story.action,
@@ -53,4 +70,18 @@ pub(super) async fn tell(
         }),
     };
     audit::append(tx, entry, Change::Rollouts).await
+}
+
+/// What webhooks are told of it; nothing of what happens all the time or is told of otherwise.
+fn event(kind: &str, state: RolloutState) -> Option<EventKind> {
+    Some(match kind {
+        "begin" if state == RolloutState::AwaitingApproval => EventKind::RolloutApprovalNeeded,
+        "begin" | "approve" => EventKind::RolloutStarted,
+        "advance" => EventKind::RolloutAdvanced,
+        "halt" => EventKind::RolloutHalted,
+        "resume" => EventKind::RolloutResumed,
+        "complete" => EventKind::RolloutCompleted,
+        "abort" | "block" => EventKind::RolloutAborted,
+        _ => return None,
+    })
 }

@@ -2,6 +2,7 @@
 //! promotes what came to its end.
 
 use super::health::{self, Reports, is_watched};
+use super::labels::{self, Memory, Raised};
 use super::record::{self, Story};
 use super::{interval, policies_of};
 use crate::db::audit::{self, Actor, Entry};
@@ -16,7 +17,7 @@ use crate::rollout::advance::{Move, Progress, advance};
 use crate::rollout::cohort::{PLACES, threshold};
 use crate::rollout::{Catalog, RolloutState};
 use crate::service::failpoint::failpoint;
-use crate::service::{Core, ServiceError};
+use crate::service::{Core, ServiceError, events};
 use crate::telemetry::RolloutGauge;
 use jiff::Timestamp;
 use serde_json::json;
@@ -169,11 +170,12 @@ fn is_open(row: &RolloutRow) -> bool {
 enum Planned<'s> {
     Begin(&'s Promoted, &'s Tier, &'s Policy),
     Moves(&'s RolloutRow, &'s Policy, Vec<Move>),
+    Labels(&'s RolloutRow, Raised),
     Promote(&'s RolloutRow, &'s Tier),
 }
 
 /// Looks at everything once. Nothing is written if this epoch of leadership has passed.
-pub async fn pass(core: &Core, epoch: i64) -> Result<Pass, ServiceError> {
+pub async fn pass(core: &Core, epoch: i64, memory: &mut Memory) -> Result<Pass, ServiceError> {
     let seen = Seen::read(core).await?;
     let watched = seen.watched();
     let reports = health::of(core, &watched, seen.now).await?;
@@ -188,6 +190,13 @@ pub async fn pass(core: &Core, epoch: i64) -> Result<Pass, ServiceError> {
         let moves = decided(core, &seen, row, policy, &reports, &catalog);
         if !moves.is_empty() {
             planned.push(Planned::Moves(row, policy, moves));
+        }
+        if seen.stopped.contains(&row.patch_id) {
+            continue;
+        }
+        let raised = labels::look(core, row, policy, &catalog, memory).await?;
+        if raised.changed || !raised.limits.is_empty() {
+            planned.push(Planned::Labels(row, raised));
         }
     }
     let promotions = seen.to_promote().into_iter();
@@ -275,6 +284,13 @@ async fn write(
                 return Ok(Written::Nothing);
             };
             let seq = moved(&tx, &engine, row, policy, moves, tier).await?;
+            (Change::Rollouts, seq)
+        }
+        Planned::Labels(row, raised) => {
+            let Some(tier) = seen.name(row.tier_id) else {
+                return Ok(Written::Nothing);
+            };
+            let seq = labelled(&tx, &engine, row, raised, tier).await?;
             (Change::Rollouts, seq)
         }
         Planned::Promote(row, tier) => {
@@ -405,6 +421,36 @@ async fn moved(
     Ok(seq)
 }
 
+/// Raises thresholds of label values. Where only the labels of machines changed, replicas read them again and nothing is told.
+async fn labelled(
+    tx: &Tx<'_>,
+    engine: &Actor,
+    row: &RolloutRow,
+    raised: &Raised,
+    tier: &TierName,
+) -> Result<Option<i64>, ServiceError> {
+    if raised.limits.is_empty() {
+        audit::notify(tx, Change::Rollouts, i64::MAX).await?;
+        return Ok(Some(i64::MAX));
+    }
+    for (value, threshold) in &raised.limits {
+        rows::raise_limit(tx, row.id, value, *threshold).await?;
+    }
+    let values: Vec<String> = raised
+        .limits
+        .iter()
+        .map(|((key, value), _)| format!("{key}={value}"))
+        .collect();
+    let text = format!("the next machines of {} are let in", values.join(", "));
+    let story = Story {
+        action: "rollout.widen",
+        text: &text,
+        tier,
+        actor: engine,
+    };
+    Ok(Some(record::tell(tx, row, &same(row), &story).await?))
+}
+
 async fn promote(
     tx: &Tx<'_>,
     engine: &Actor,
@@ -430,6 +476,14 @@ async fn promote(
     let text = format!("promoted to {}: {why}", to.name);
     rows::tell(tx, row.id, "promote", &engine.name, &text).await?;
     let version: PatchVersion = row.version;
+    let told = events::Act {
+        version,
+        scope: &row.scope,
+        actor: &engine.name,
+        reason: why,
+    };
+    let from = order.iter().find(|tier| tier.id == row.tier_id);
+    events::promoted(tx, told, from.map(|tier| &tier.name), &to.name).await?;
     let entry = Entry {
         actor: engine,
         action: "patch.promote",

@@ -5,10 +5,10 @@
 //! everything that is wrong by its place.
 
 use super::is_false;
-use crate::domain::TierName;
 use crate::domain::policy::{
     Freeze, Gate, LabelCap, Phase, Policy, Problem, Schedule, Span, Window,
 };
+use crate::domain::{LabelKey, TierName};
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time, Weekday};
 use serde::{Deserialize, Serialize};
@@ -228,9 +228,7 @@ impl PolicySpec {
         });
         let label_caps = (self.label_caps.iter().enumerate())
             .filter_map(|(index, cap)| {
-                let known = !cap.label.is_empty() && cap.label.len() <= 63;
-                let label = known.then(|| cap.label.clone());
-                let label = label.ok_or_else(|| "a label's key expected, e.g. rack".to_owned());
+                let label = parsed::<LabelKey>(&cap.label).map(|key| key.to_string());
                 Some(LabelCap {
                     label: reader.take(format!("label-caps[{index}].label"), label)?,
                     machines: cap.machines,
