@@ -23,6 +23,8 @@ pub struct Progress<'a> {
     pub policy: &'a Policy,
     /// Whether it came to its end.
     pub done: bool,
+    /// Machines wait because of a cap per label value.
+    pub held_back: bool,
     /// Number of its phase.
     pub phase: usize,
     /// Places below this are let in.
@@ -187,7 +189,7 @@ pub fn advance(progress: &Progress<'_>, health: &Health, now: Timestamp) -> Vec<
     }
     // At the end there is nobody left to wait for; what machines report for a while longer can still halt it.
     let waited = since >= 2 * progress.interval.as_seconds();
-    if waited || policy.gate.is_none() {
+    if !progress.held_back && (waited || policy.gate.is_none()) {
         vec![Move::Complete]
     } else {
         Vec::new()

@@ -33,7 +33,9 @@ pub fn places_for(machines: u64, population: u64) -> u64 {
     u64::try_from(places).unwrap_or(PLACES)
 }
 
-/// The share of machines that a threshold admits.
+/// The share of machines that a threshold admits, to the nearest millionth.
 pub fn share_of(threshold: u64) -> Share {
-    Share::of_counts(threshold, PLACES)
+    let millionths =
+        (u128::from(threshold) * 1_000_000 + u128::from(PLACES / 2)) / u128::from(PLACES);
+    Share::millionths(u32::try_from(millionths).unwrap_or(1_000_000))
 }

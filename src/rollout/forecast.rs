@@ -2,7 +2,7 @@
 //! and when it would be at its end. It is the engine itself that is asked, on a clock that runs ahead.
 
 use super::advance::{Health, Move, Progress, advance};
-use super::cohort::{PLACES, threshold};
+use super::cohort::PLACES;
 use crate::domain::policy::{Policy, Share, Span};
 use jiff::{SignedDuration, Timestamp};
 
@@ -84,6 +84,7 @@ pub fn forecast(policy: &Policy, start: &Start, population: u64, interval: Span)
         let progress = Progress {
             policy,
             done: false,
+            held_back: false,
             phase,
             threshold: limit,
             phase_at,
@@ -113,9 +114,6 @@ pub fn forecast(policy: &Policy, start: &Start, population: u64, interval: Span)
                 Move::Phase { phase: next } => {
                     phase = next;
                     phase_at = now;
-                    if threshold(policy.phase(phase).share) <= limit {
-                        continue;
-                    }
                 }
                 Move::Complete => {
                     told.ends_at = Some(now);
@@ -190,7 +188,7 @@ mod tests {
         let mut capped = policy.clone();
         capped.machines_per_hour = Some(10_000);
         assert!(
-            told(&capped, 100_000).contains("most 16"),
+            told(&capped, 100_000).contains("most 834"),
             "{}",
             told(&capped, 100_000)
         );

@@ -68,7 +68,7 @@ mod tests {
                 let mut able: Vec<&mut InLine> = machines.iter_mut().filter(|m| m.place < at && m.place < rollout && !m.reported).collect();
                 if !able.is_empty() {
                     let index = pick.index(able.len());
-                    let machine = &mut able[index];
+                    let machine = &mut *able[index];
                     if machine.offered { machine.reported = true } else { machine.offered = true }
                 }
             }

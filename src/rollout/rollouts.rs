@@ -93,7 +93,7 @@ pub struct Rollout {
 #[derive(Debug, Clone, Default)]
 pub struct Rollouts {
     policies: HashMap<i32, Arc<Policy>>,
-    rollouts: HashMap<(i32, PatchVersion), Vec<Rollout>>,
+    by_patch: HashMap<(i32, PatchVersion), Vec<Rollout>>,
     halted: HashMap<PatchVersion, Vec<Scope>>,
     labels: HashMap<String, HashMap<MachineId, Arc<str>>>,
 }
@@ -113,7 +113,7 @@ impl Rollouts {
                 let halted = all.halted.entry(rollout.version).or_default();
                 halted.push(rollout.scope.clone());
             }
-            let of_patch = all.rollouts.entry((rollout.tier_id, rollout.version));
+            let of_patch = all.by_patch.entry((rollout.tier_id, rollout.version));
             of_patch.or_default().push(rollout);
         }
         all
@@ -127,14 +127,10 @@ impl Rollouts {
     ) -> Self {
         let mut known: HashSet<Arc<str>> = HashSet::new();
         for (label, machine, value) in labels {
-            let value = match known.get(value.as_str()) {
-                Some(value) => Arc::clone(value),
-                None => {
-                    let value: Arc<str> = value.into();
-                    known.insert(Arc::clone(&value));
-                    value
-                }
-            };
+            let value = known
+                .get(value.as_str())
+                .map_or_else(|| Arc::from(value.as_str()), Arc::clone);
+            known.insert(Arc::clone(&value));
             self.labels.entry(label).or_default().insert(machine, value);
         }
         self
@@ -152,14 +148,14 @@ impl Rollouts {
 
     /// The rollouts of a patch in a tier.
     pub fn of(&self, tier_id: i32, version: PatchVersion) -> &[Rollout] {
-        self.rollouts
+        self.by_patch
             .get(&(tier_id, version))
             .map_or(&[], Vec::as_slice)
     }
 
     /// Every rollout, in no order.
     pub fn all(&self) -> impl Iterator<Item = &Rollout> {
-        self.rollouts.values().flatten()
+        self.by_patch.values().flatten()
     }
 
     /// The labels that policies cap.

@@ -20,7 +20,7 @@ const TURN: Duration = Duration::from_secs(2);
 /// Leads when it can, until `stopping`. `name` tells people which replica it is.
 pub async fn run(core: Arc<Core>, name: String, stopping: CancellationToken) {
     loop {
-        match term(&core, &name, &stopping).await {
+        match Box::pin(term(&core, &name, &stopping)).await {
             Ok(()) if stopping.is_cancelled() => return,
             Ok(()) => tracing::warn!("another replica leads now"),
             Err(error) => tracing::warn!(%error, "the connection for leadership broke"),

@@ -93,6 +93,7 @@ fn offer(rollouts: &Rollouts, machine: MachineId, now: Timestamp) -> (String, Ve
 
 #[test]
 fn a_rollout_decides_what_is_offered_and_why_not() {
+    use RolloutState::*;
     let now = at("2026-11-27T12:00:00Z");
     let policy = Policy::example;
     let story = |rollouts: &Rollouts| {
@@ -101,7 +102,6 @@ fn a_rollout_decides_what_is_offered_and_why_not() {
     };
     let of = |state, threshold| rollouts(policy(), [rollout("107.1", state, threshold)]);
     let mine = place(v("107.1"), &machine(7));
-    use RolloutState::*;
     assert_eq!(story(&rollouts(policy(), [])), "106.1 [rollout-not-begun]");
     assert_eq!(story(&of(Running, mine + 1)), "107.1 []");
     assert_eq!(story(&of(Running, mine)), "106.1 [not-yet]");
@@ -207,6 +207,7 @@ impl Followed {
         let progress = Progress {
             policy: &self.policy,
             done: self.done,
+            held_back: false,
             phase: self.phase,
             threshold: self.threshold,
             phase_at: self.phase_at,

@@ -6,6 +6,7 @@ use crate::support::process::{Server, Site, until};
 use livepatch_onprem::domain::{PatchVersion, Role};
 use livepatch_onprem::service::rollouts::{Memory, Pass, pass};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 const KERNEL: &str = "5.15.0-107.117-generic";
@@ -231,6 +232,8 @@ async fn who_was_not_asked_has_no_vote() {
         (&detail["health"]["failed"], &detail["health"]["applied"]),
         (&json!(1), &json!(9))
     );
+    let pings = "delete from pings where machine_id = lpad(to_hex(11), 32, '0')::uuid";
+    test.sql(pings).await;
     // A machine that was offered it and has not come back for twice its interval counts against it.
     test.sql("update machines set last_check = now() - interval '3 hours', tried_at = now() - interval '3 hours' where id = lpad(to_hex(11), 32, '0')::uuid").await;
     test.sql("update rollouts set counts_from = counts_from - interval '4 hours', begun_at = begun_at - interval '4 hours'").await;
@@ -358,7 +361,7 @@ async fn labels_are_taken_turn_by_turn() {
         let now = jiff::Timestamp::now();
         let rows = test.db.raw().await;
         let waiting = rows.query("select m.id, l.value from machines m join machine_labels l on l.machine_id = m.id where tried = 0", &[]).await.unwrap();
-        let mut admitted: std::collections::BTreeMap<String, Vec<uuid::Uuid>> = Default::default();
+        let mut admitted: BTreeMap<String, Vec<uuid::Uuid>> = BTreeMap::new();
         for row in &waiting {
             let id: uuid::Uuid = row.get(0);
             let machine = livepatch_onprem::domain::MachineId(*id.as_bytes());

@@ -201,7 +201,7 @@ mod tests {
                     p.label_caps = vec![LabelCap {
                         label: "rack".into(),
                         machines: 0,
-                    }]
+                    }];
                 },
                 "label-caps[0].machines: 0",
             ),
@@ -216,7 +216,7 @@ mod tests {
                             label: "rack".into(),
                             machines: 2,
                         },
-                    ]
+                    ];
                 },
                 "label-caps[1].label: rack",
             ),

@@ -21,6 +21,8 @@ pub(super) struct Raised {
     pub(super) limits: Vec<(LabelValue, u64)>,
     /// Machines have other labels than at the pass before.
     pub(super) changed: bool,
+    /// Machines with such a label have not had their turn.
+    pub(super) waiting: bool,
 }
 
 /// Looks at a rollout that runs under caps per label value.
@@ -69,6 +71,7 @@ pub(super) async fn look(
             let key = (cap.label.clone(), value);
             let before = known.and_then(|rollout| rollout.limits.get(&key).copied());
             let before = before.unwrap_or_default();
+            raised.waiting |= machines.iter().any(|machine| !machine.reported);
             let now = limit(&mut machines, cap.machines, row.threshold, before);
             if now > before {
                 raised.limits.push((key, now));

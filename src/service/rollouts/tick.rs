@@ -1,7 +1,7 @@
 //! The leader's pass: begins the rollouts of what was promoted, asks the engine what becomes of those that run, writes it, and
 //! promotes what came to its end.
 
-use super::health::{self, Reports, is_watched};
+use super::health::{self, is_watched};
 use super::labels::{self, Memory, Raised};
 use super::record::{self, Story};
 use super::{interval, policies_of};
@@ -13,9 +13,9 @@ use crate::db::tiers::{self, Tier};
 use crate::db::{Tx, patches};
 use crate::domain::policy::Policy;
 use crate::domain::{PatchVersion, TierName};
+use crate::rollout::RolloutState;
 use crate::rollout::advance::{Move, Progress, advance};
 use crate::rollout::cohort::{PLACES, threshold};
-use crate::rollout::{Catalog, RolloutState};
 use crate::service::failpoint::failpoint;
 use crate::service::{Core, ServiceError, events};
 use crate::telemetry::RolloutGauge;
@@ -187,14 +187,27 @@ pub async fn pass(core: &Core, epoch: i64, memory: &mut Memory) -> Result<Pass, 
         .map(|(promoted, tier, policy)| Planned::Begin(promoted, tier, policy))
         .collect();
     for (row, policy) in watched {
-        let moves = decided(core, &seen, row, policy, &reports, &catalog);
+        let stopped = seen.stopped.contains(&row.patch_id);
+        let raised = if stopped {
+            Raised::default()
+        } else {
+            labels::look(core, row, policy, &catalog, memory).await?
+        };
+        let progress = Progress {
+            policy,
+            // One that is paused, or whose patch is blocked or held, can only halt.
+            done: stopped || row.state != RolloutState::Running,
+            held_back: raised.waiting,
+            phase: row.phase,
+            threshold: row.threshold,
+            phase_at: row.phase_at,
+            widened_at: row.widened_at,
+            interval: interval(core),
+        };
+        let moves = advance(&progress, &reports.total(row, &catalog), seen.now);
         if !moves.is_empty() {
             planned.push(Planned::Moves(row, policy, moves));
         }
-        if seen.stopped.contains(&row.patch_id) {
-            continue;
-        }
-        let raised = labels::look(core, row, policy, &catalog, memory).await?;
         if raised.changed || !raised.limits.is_empty() {
             planned.push(Planned::Labels(row, raised));
         }
@@ -229,28 +242,6 @@ pub async fn pass(core: &Core, epoch: i64, memory: &mut Memory) -> Result<Pass, 
         }
     }
     Ok(pass)
-}
-
-/// Asks the engine. A rollout that is paused, or whose patch is blocked or held, can only halt.
-fn decided(
-    core: &Core,
-    seen: &Seen,
-    row: &RolloutRow,
-    policy: &Policy,
-    reports: &Reports,
-    catalog: &Catalog,
-) -> Vec<Move> {
-    let stands = row.state != RolloutState::Running || seen.stopped.contains(&row.patch_id);
-    let progress = Progress {
-        policy,
-        done: stands,
-        phase: row.phase,
-        threshold: row.threshold,
-        phase_at: row.phase_at,
-        widened_at: row.widened_at,
-        interval: interval(core),
-    };
-    advance(&progress, &reports.total(row, catalog), seen.now)
 }
 
 enum Written {
