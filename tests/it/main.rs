@@ -72,5 +72,8 @@ mod sync_faults;
 mod sync_index;
 mod telemetry;
 mod tiers;
+mod tls;
+mod tls_files;
+mod tls_slow;
 mod wire;
 mod wire_reports;
