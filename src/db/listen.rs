@@ -23,6 +23,8 @@ pub enum Change {
     Overrides,
     /// Captures that run.
     Captures,
+    /// Events that wait to be delivered to webhooks; no part of a snapshot.
+    Outbox,
     /// Nothing that a snapshot holds.
     Nothing,
 }
@@ -35,6 +37,7 @@ impl Change {
             Self::Tokens => "tokens",
             Self::Overrides => "overrides",
             Self::Captures => "captures",
+            Self::Outbox => "outbox",
             Self::Nothing => "nothing",
         }
     }
@@ -46,6 +49,7 @@ impl Change {
             Self::Tokens,
             Self::Overrides,
             Self::Captures,
+            Self::Outbox,
             Self::Nothing,
         ]
         .into_iter()

@@ -12,12 +12,15 @@ pub mod captures;
 pub mod catalog;
 pub mod connect;
 pub mod deployments;
+pub mod filter;
 pub mod fleet;
 pub mod jobs;
+pub mod labels;
 pub mod leader;
 pub mod listen;
 pub mod machines;
 pub mod migrate;
+pub mod outbox;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
@@ -31,6 +34,7 @@ pub mod sync_tokens;
 pub mod tiers;
 pub mod tokens;
 pub mod trusted_keys;
+pub mod webhooks;
 pub mod words;
 
 pub use connect::Db;
@@ -56,9 +60,12 @@ pub fn all_statements() -> Vec<&'static Sql> {
         captures::ALL,
         catalog::ALL,
         deployments::ALL,
+        filter::ALL,
         jobs::ALL,
+        labels::ALL,
         leader::ALL,
         machines::ALL,
+        outbox::ALL,
         retention::ALL,
         patches::ALL,
         payloads::ALL,
@@ -72,6 +79,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         tiers::ALL,
         tokens::ALL,
         trusted_keys::ALL,
+        webhooks::ALL,
         words::ALL,
     ]
     .concat()

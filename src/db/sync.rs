@@ -3,9 +3,11 @@
 //! As with jobs, the lock belongs to a connection of its own: whoever gets it knows that a run that is said to be at work is not.
 
 use super::connect::Db;
-use super::run::{DbError, Run};
+use super::outbox;
+use super::run::{DbError, Run, Tx};
 use super::statements;
-use crate::domain::{KernelVersion, Sha256};
+use crate::domain::{EventKind, KernelVersion, Sha256};
+use crate::wire::event::SyncStopped;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -30,15 +32,15 @@ statements! {
     END_OLD_RUN = "select count(pg_terminate_backend(l.pid)) from pg_locks l join pg_database d on d.oid = l.database
         where d.datname = current_database() and l.locktype = 'advisory' and l.classid = 7103 and l.objid = 11 and l.objsubid = 2
           and l.granted and exists (select from sync_runs where state = 'running' and epoch > 0 and epoch < $1)";
-    FAIL_DEAD_RUNS = "update sync_runs set state = 'failed', code = 'died', error = $1, finished_at = now(), updated_at = now()
-        where state = 'running' and id <> $2";
+    FAIL_DEAD_RUNS = recorded!("update sync_runs set state = 'failed', code = 'died', error = $1, finished_at = now(), updated_at = now()
+        where state = 'running' and id <> $2 returning", "");
     QUEUE_RUN = recorded!("insert into sync_runs (upstream, cause, actor, source) values ($1, $2, $3, $4)
         on conflict do nothing returning", "");
     CLAIM_RUN = "update sync_runs set state = 'running', upstream = $2, epoch = $3, started_at = now(), updated_at = now()
         where id = $1 and state = 'queued' returning id";
     DELETE_OLD_RUNS = "delete from sync_runs where id <= (select max(id) from sync_runs) - $1";
-    REFUSE_RUN = "update sync_runs set state = 'failed', code = 'refused', error = $2, finished_at = now(), updated_at = now()
-        where id = $1 and state = 'queued'";
+    REFUSE_RUN = recorded!("update sync_runs set state = 'failed', code = 'refused', error = $2, finished_at = now(), updated_at = now()
+        where id = $1 and state = 'queued' returning", "");
     UPDATE_RUN = "update sync_runs set progress = $2, updated_at = now() where id = $1 and state = 'running'";
     FINISH_RUN = "update sync_runs set state = $2, progress = $3, code = $4, error = $5, finished_at = now(), updated_at = now()
         where id = $1 and state = 'running' returning id";
@@ -201,14 +203,26 @@ impl RunLock {
     }
 }
 
-/// Records that runs said to be at work, but for `own`, are not. Only the holder of the lock may call it.
-pub async fn fail_dead(
-    run: &impl Run,
-    _lock: &RunLock,
-    own: i64,
-    why: &str,
-) -> Result<(), DbError> {
-    run.exec(&FAIL_DEAD_RUNS, &[&why, &own]).await.map(|_| ())
+/// Records that runs said to be at work, but for `own`, are not, and tells webhooks. Only the holder of the lock may call it.
+pub async fn fail_dead(tx: &Tx<'_>, _lock: &RunLock, own: i64, why: &str) -> Result<(), DbError> {
+    for row in tx.rows(&FAIL_DEAD_RUNS, &[&why, &own]).await? {
+        failed(tx, Recorded::from_row(&row)).await?;
+    }
+    Ok(())
+}
+
+/// Tells webhooks of a run that failed.
+async fn failed(tx: &Tx<'_>, run: Recorded) -> Result<(), DbError> {
+    let data = SyncStopped {
+        run: run.id,
+        upstream: run.upstream,
+        cause: run.cause,
+        actor: run.actor,
+        code: run.code.unwrap_or_default(),
+        error: run.error.unwrap_or_default(),
+    };
+    outbox::emit(tx, EventKind::SyncFailed, &data).await?;
+    Ok(())
 }
 
 /// Finds out whether a run that is said to be at work is; if not, it is recorded as failed. A run of an older leader is ended.
@@ -216,10 +230,13 @@ pub async fn free(db: &Db, epoch: i64) -> Result<bool, DbError> {
     let Some(lock) = RunLock::try_take(db, Some(epoch)).await? else {
         return Ok(false);
     };
-    let failed = match db.conn().await {
-        Ok(conn) => fail_dead(&conn, &lock, 0, DIED).await,
-        Err(error) => Err(error),
+    let failed = async {
+        let mut conn = db.conn().await?;
+        let tx = conn.begin().await?;
+        fail_dead(&tx, &lock, 0, DIED).await?;
+        tx.commit().await
     };
+    let failed = failed.await;
     lock.release().await;
     failed.map(|()| true)
 }
@@ -227,9 +244,12 @@ pub async fn free(db: &Db, epoch: i64) -> Result<bool, DbError> {
 /// What a record says when its process ended before it.
 pub const DIED: &str = "the server that ran it ended before it did; the next run goes on, what was fetched is not fetched again";
 
-/// Records that a run that was asked for could not begin.
-pub async fn refuse(run: &impl Run, id: i64, why: &str) -> Result<(), DbError> {
-    run.exec(&REFUSE_RUN, &[&id, &why]).await.map(|_| ())
+/// Records that a run that was asked for could not begin, and tells webhooks.
+pub async fn refuse(tx: &Tx<'_>, id: i64, why: &str) -> Result<(), DbError> {
+    match tx.opt(&REFUSE_RUN, &[&id, &why]).await? {
+        Some(row) => failed(tx, Recorded::from_row(&row)).await,
+        None => Ok(()),
+    }
 }
 
 /// Asks for a run; `None` if one is queued or at work.

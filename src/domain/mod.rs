@@ -2,29 +2,36 @@
 
 pub mod arch;
 pub mod certificate;
+pub mod event;
 pub mod fix;
 pub mod ids;
 pub mod kernel;
+pub mod label;
 pub mod machine;
 pub mod minimum;
 pub mod patch;
 pub mod role;
 pub mod scope;
 pub mod secret;
+pub mod selector;
 pub mod signing;
 pub mod tier;
 pub mod token;
+pub mod webhook;
 
 pub use arch::Architecture;
+pub use event::{EventKind, EventPattern};
 pub use fix::Fix;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelParts, KernelVersion};
+pub use label::{LabelChanges, LabelKey, LabelValue, Labels};
 pub use machine::{KernelSupport, MachineState};
 pub use minimum::MinimumKernel;
 pub use patch::PatchVersion;
 pub use role::Role;
 pub use scope::Scope;
 pub use secret::Secret;
+pub use selector::Selector;
 pub use signing::{PublicKey, Signature, SigningKey};
 pub use tier::TierName;
 

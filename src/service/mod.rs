@@ -16,6 +16,7 @@ pub mod contracts;
 mod core;
 pub mod delivery;
 mod error;
+mod events;
 pub mod explain;
 pub mod failpoint;
 pub mod fleet;

@@ -1,5 +1,6 @@
 //! Patches: the list, and what stops one. Blocks and holds are lifted with the scope they were set with.
 
+use super::events;
 use super::failpoint::failpoint;
 use super::promotions::{reason, whole_reach};
 use super::{Core, ServiceError, paging, storage};
@@ -7,7 +8,7 @@ use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::patches::{self as rows, Group};
 use crate::db::payloads;
-use crate::domain::{KernelVersion, PatchVersion, Scope};
+use crate::domain::{EventKind, KernelVersion, PatchVersion, Scope};
 use crate::rollout;
 use crate::wire::admin::{
     Block, BlockKind, BlockOutcome, BlockRequest, Page, PageQuery, Patch, PatchDetail, Promotion,
@@ -117,6 +118,15 @@ impl Act {
         }
     }
 
+    fn event(self) -> EventKind {
+        match self {
+            Self::Block => EventKind::PatchBlocked,
+            Self::Unblock => EventKind::PatchUnblocked,
+            Self::Hold => EventKind::PatchHeld,
+            Self::Resume => EventKind::PatchResumed,
+        }
+    }
+
     fn action(self) -> &'static str {
         match self {
             Self::Block => "patch.block",
@@ -149,6 +159,13 @@ pub async fn act(
         };
         let mut seq = None;
         if changed {
+            let told = events::Act {
+                version,
+                scope: &scope,
+                actor: name,
+                reason: &why,
+            };
+            events::stopped(&tx, act.event(), told).await?;
             let entry = Entry {
                 actor,
                 action: act.action(),

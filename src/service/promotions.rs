@@ -3,6 +3,7 @@
 //! A patch, or the part of it under a scope, has reached the last tier for which a promotion of that scope or a wider
 //! one stands. It only goes forward: to take it back there are block and hold, which stop it everywhere at once.
 
+use super::events;
 use super::failpoint::failpoint;
 use super::preview::{self, Step};
 use super::sync::locked_tiers;
@@ -226,6 +227,14 @@ impl Promotion<'_> {
             let tier = self.order[step.to].id;
             let name = &self.actor.name;
             rows::promote(&tx, *patch_id, tier, &step.scope, name, &self.why).await?;
+            let act = events::Act {
+                version: step.version,
+                scope: &step.scope,
+                actor: name,
+                reason: &self.why,
+            };
+            let from = step.from.map(|place| &self.order[place].name);
+            events::promoted(&tx, act, from, &self.order[step.to].name).await?;
         }
         let entry = Entry {
             actor: self.actor,

@@ -85,8 +85,10 @@ async fn look(core: &Arc<Core>, epoch: i64, first: &mut bool) -> Result<(), Serv
     let id = queued.id;
     if let Err(error) = run(core, epoch, queued).await {
         tracing::warn!(%error, run = id, "a sync could not begin");
-        let conn = core.db.conn().await?;
-        rows::refuse(&conn, id, &error.to_string()).await?;
+        let mut conn = core.db.conn().await?;
+        let tx = conn.begin().await?;
+        rows::refuse(&tx, id, &error.to_string()).await?;
+        tx.commit().await?;
     }
     Ok(())
 }

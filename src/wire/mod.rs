@@ -9,6 +9,7 @@ pub mod answer;
 pub mod archive;
 pub mod client;
 pub mod contracts;
+pub mod event;
 pub mod kernels;
 pub mod legacy;
 pub mod ping;

@@ -39,7 +39,8 @@ async fn migrating_twice_changes_nothing_and_several_at_once_take_turns() {
     assert_eq!(migrate::current_version(&settings).await.unwrap(), 0);
     let runs = futures_util::future::join_all((0..4).map(|_| migrate::migrate(&settings))).await;
     let applied: usize = runs.iter().map(|r| r.as_ref().unwrap().applied.len()).sum();
-    assert_eq!(applied, migrate::wanted_version() as usize);
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/migrations");
+    assert_eq!(applied, std::fs::read_dir(files).unwrap().count());
     assert_eq!(
         migrate::current_version(&settings).await.unwrap(),
         migrate::wanted_version()

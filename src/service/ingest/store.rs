@@ -7,11 +7,12 @@ use crate::blob::{Key, PutOutcome};
 use crate::bundle::BundleName;
 use crate::db::audit::{self, Entry};
 use crate::db::listen::Change;
-use crate::db::{DbError, Tx, patches, payloads, quarantine as held, tiers};
-use crate::domain::{Scope, TierName};
+use crate::db::{DbError, Tx, outbox, patches, payloads, quarantine as held, tiers};
+use crate::domain::{EventKind, PatchVersion, Scope, TierName};
 use crate::service::failpoint::failpoint;
-use crate::service::{Core, ServiceError, quarantine as service};
+use crate::service::{Core, ServiceError, events, quarantine as service};
 use crate::wire::admin::IngestResult;
+use crate::wire::event::PayloadQuarantined;
 use serde_json::json;
 
 /// How often a transaction that another one got in the way of is tried.
@@ -100,7 +101,7 @@ async fn try_insert(
         failpoint("stage-after-commit");
         return Ok(Ok((None, false)));
     }
-    let tier = enter(&tx, origin, patch_id, unseen).await?;
+    let tier = enter(&tx, origin, (patch_id, name.version), unseen).await?;
     let released = held::delete_file(&tx, filename, &expect.sha256).await?;
     let entry = Entry {
         actor: origin.actor,
@@ -127,7 +128,7 @@ async fn try_insert(
 async fn enter(
     tx: &Tx<'_>,
     origin: &Origin<'_>,
-    patch_id: i32,
+    (patch_id, version): (i32, PatchVersion),
     unseen: bool,
 ) -> Result<Option<TierName>, DbError> {
     if !unseen {
@@ -139,6 +140,7 @@ async fn enter(
     };
     let (all, actor) = (Scope::default(), &origin.actor.name);
     tiers::promote(tx, patch_id, first.id, &all, actor, "new patch").await?;
+    events::arrived(tx, version, Some(&first.name), origin.source, actor).await?;
     Ok(Some(first.name))
 }
 
@@ -167,7 +169,7 @@ pub(super) async fn unhide(
     if shown.is_none() {
         return Ok(None);
     }
-    let tier = enter(&tx, origin, patch_id, unseen).await?;
+    let tier = enter(&tx, origin, (patch_id, version), unseen).await?;
     let entry = Entry {
         actor: origin.actor,
         action: "payload.ingest",
@@ -275,6 +277,17 @@ pub(super) async fn quarantine(
             .put(&key, spooled.content.clone(), expect)
             .await
             .map_err(not_kept)?;
+        let event = PayloadQuarantined {
+            quarantine_id: id,
+            filename: filename.to_owned(),
+            sha256: expect.sha256,
+            size: expect.size,
+            code: fault.code.to_owned(),
+            reason: fault.reason.clone(),
+            source: origin.source.to_owned(),
+            actor: origin.actor.name.clone(),
+        };
+        outbox::emit(&tx, EventKind::PayloadQuarantined, &event).await?;
         let entry = Entry {
             actor: origin.actor,
             action: "quarantine.add",

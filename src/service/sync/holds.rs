@@ -9,10 +9,10 @@ use super::publish::{Failure, remark};
 use super::run::{Found, Work};
 use crate::bundle::BundleName;
 use crate::db::sync::Item;
-use crate::db::{Tx, patches, staged};
-use crate::domain::{PatchVersion, Scope};
+use crate::db::{DbError, Tx, patches, staged};
+use crate::domain::{EventKind, PatchVersion, Scope};
 use crate::rollout::BlockKind;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, events};
 use crate::wire::admin::{SyncItemResult, SyncOutcome};
 use crate::wire::sync::{BlockWord, Record};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,11 +49,74 @@ pub(super) async fn place(
             })
         })
         .collect();
-    withdrawn(work, tx, found, &visible, outcome, items).await?;
+    let ids = staged::patch_ids(tx).await?;
+    let versions = ids.iter().map(|(version, id)| (*id, *version)).collect();
+    let teller = Teller { tx, versions };
+    withdrawn(work, &teller, found, &visible, outcome, items).await?;
     if found.listing.index.is_some() {
-        mirrored(work, tx, found, outcome).await?;
+        mirrored(work, &teller, found, &ids, outcome).await?;
     }
     Ok(())
+}
+
+/// Places and lifts, and tells webhooks.
+struct Teller<'a> {
+    tx: &'a Tx<'a>,
+    versions: HashMap<i32, PatchVersion>,
+}
+
+impl Teller<'_> {
+    /// Blocks or holds; `false` if it stood so.
+    async fn place(
+        &self,
+        patch: i32,
+        kind: BlockKind,
+        scope: &Scope,
+        (actor, reason): (&str, &str),
+    ) -> Result<bool, DbError> {
+        let placed = patches::block(self.tx, patch, kind, scope, actor, reason).await?;
+        if placed {
+            let event = match kind {
+                BlockKind::Block => EventKind::PatchBlocked,
+                BlockKind::Hold => EventKind::PatchHeld,
+            };
+            self.tell(event, patch, scope, (actor, reason)).await?;
+        }
+        Ok(placed)
+    }
+
+    /// Lifts what stands.
+    async fn lift(
+        &self,
+        (id, patch, block): &(i64, i32, patches::Block),
+        by: (&str, &str),
+    ) -> Result<(), DbError> {
+        staged::lift(self.tx, *id, by.0).await?;
+        let event = match block.kind {
+            BlockKind::Block => EventKind::PatchUnblocked,
+            BlockKind::Hold => EventKind::PatchResumed,
+        };
+        self.tell(event, *patch, &block.scope, by).await
+    }
+
+    async fn tell(
+        &self,
+        event: EventKind,
+        patch: i32,
+        scope: &Scope,
+        (actor, reason): (&str, &str),
+    ) -> Result<(), DbError> {
+        let Some(version) = self.versions.get(&patch) else {
+            return Ok(());
+        };
+        let act = events::Act {
+            version: *version,
+            scope,
+            actor,
+            reason,
+        };
+        events::stopped(self.tx, event, act).await
+    }
 }
 
 /// A hold that is to stand: patch and scope.
@@ -65,13 +128,13 @@ fn key(patch: i32, scope: &Scope) -> (i32, String) {
 
 async fn withdrawn(
     work: &Work<'_>,
-    tx: &Tx<'_>,
+    teller: &Teller<'_>,
     found: &Found,
     visible: &[Visible],
     outcome: &mut SyncOutcome,
     items: &mut Vec<Item>,
 ) -> Result<(), Failure> {
-    let standing = staged::blocks_of(tx, WITHDRAWN).await?;
+    let standing = staged::blocks_of(teller.tx, WITHDRAWN).await?;
     let covered = |payload: &Visible| {
         standing.iter().any(|(_, patch, block)| {
             *patch == payload.patch
@@ -129,9 +192,11 @@ async fn withdrawn(
             }
         }
     }
-    for (id, patch, block) in &standing {
+    let again = format!("{} has it again", work.name);
+    for stands in &standing {
+        let (_, patch, block) = stands;
         if desired.remove(&key(*patch, &block.scope)).is_none() {
-            staged::lift(tx, *id, WITHDRAWN).await?;
+            teller.lift(stands, (WITHDRAWN, &again)).await?;
         }
     }
     let reason = format!(
@@ -139,7 +204,8 @@ async fn withdrawn(
         work.name
     );
     for ((patch, _), scope) in desired {
-        patches::block(tx, patch, BlockKind::Hold, &scope, WITHDRAWN, &reason).await?;
+        let by = (WITHDRAWN, reason.as_str());
+        teller.place(patch, BlockKind::Hold, &scope, by).await?;
     }
     Ok(())
 }
@@ -147,14 +213,14 @@ async fn withdrawn(
 /// Takes over the blocks and holds that stand upstream, and lifts those that do not any more.
 async fn mirrored(
     work: &Work<'_>,
-    tx: &Tx<'_>,
+    teller: &Teller<'_>,
     found: &Found,
+    ids: &HashMap<PatchVersion, i32>,
     outcome: &mut SyncOutcome,
 ) -> Result<(), Failure> {
     let Some((_, state)) = &found.listing.index else {
         return Ok(());
     };
-    let ids: HashMap<PatchVersion, i32> = staged::patch_ids(tx).await?;
     let mut desired: BTreeMap<(i32, i16, String), (BlockKind, Scope, String)> = BTreeMap::new();
     for record in state.records() {
         let Record::Block(block) = record else {
@@ -179,15 +245,20 @@ async fn mirrored(
         let (patch, name) = key(*patch, &scope);
         desired.insert((patch, kind as i16, name), (kind, scope, reason));
     }
-    for (id, patch, block) in staged::blocks_of(tx, UPSTREAM).await? {
-        let (patch, name) = key(patch, &block.scope);
+    let lifted = format!("{} does not stop it any more", work.name);
+    for stands in &staged::blocks_of(teller.tx, UPSTREAM).await? {
+        let (_, patch, block) = stands;
+        let (patch, name) = key(*patch, &block.scope);
         if desired.remove(&(patch, block.kind as i16, name)).is_none() {
-            staged::lift(tx, id, UPSTREAM).await?;
+            teller.lift(stands, (UPSTREAM, &lifted)).await?;
             outcome.blocks_lifted += 1;
         }
     }
     for ((patch, _, _), (kind, scope, reason)) in desired {
-        if patches::block(tx, patch, kind, &scope, UPSTREAM, &reason).await? {
+        if teller
+            .place(patch, kind, &scope, (UPSTREAM, &reason))
+            .await?
+        {
             outcome.blocks_placed += 1;
         }
     }

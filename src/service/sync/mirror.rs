@@ -10,7 +10,7 @@ use crate::db::tiers::{self as rows, Tier};
 use crate::db::{Run, Tx, staged};
 use crate::domain::{PatchVersion, Scope, TierName};
 use crate::index::State;
-use crate::service::ServiceError;
+use crate::service::{ServiceError, events};
 use crate::upstream::UpstreamError;
 use crate::wire::admin::{PromotionGone, SyncPending, TierGone, TiersPreview};
 use crate::wire::sync::Record;
@@ -213,9 +213,19 @@ async fn promotions(
     }
     let reason = format!("as in {}", work.name);
     for (version, tier, scope) in &theirs.promotions {
-        if let (Some(patch), Some(tier)) = (ids.get(version), tier_of(tier)) {
+        if let (Some(patch), Some(id)) = (ids.get(version), tier_of(tier)) {
             let actor = &work.run.actor.name;
-            changed |= rows::promote(tx, *patch, tier, scope, actor, &reason).await?;
+            if !rows::promote(tx, *patch, id, scope, actor, &reason).await? {
+                continue;
+            }
+            changed = true;
+            let act = events::Act {
+                version: *version,
+                scope,
+                actor,
+                reason: &reason,
+            };
+            events::promoted(tx, act, None, tier).await?;
         }
     }
     Ok(changed)

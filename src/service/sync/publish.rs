@@ -8,13 +8,14 @@ use super::{holds, mirror};
 use crate::db::audit::{self, Entry};
 use crate::db::listen::Change;
 use crate::db::sync as rows;
-use crate::db::{DbError, Tx, catalog, patches, staged, tiers};
-use crate::domain::{PatchVersion, Scope};
+use crate::db::{DbError, Tx, catalog, outbox, patches, staged, tiers};
+use crate::domain::{EventKind, PatchVersion, Scope};
 use crate::index::State;
 use crate::rollout::support::SupportRow;
-use crate::service::ServiceError;
 use crate::service::failpoint::failpoint;
+use crate::service::{ServiceError, events};
 use crate::wire::admin::{SyncItemResult, SyncOutcome, SyncPhase};
+use crate::wire::event::SyncCompleted;
 use crate::wire::sync::Record;
 use serde_json::json;
 
@@ -127,6 +128,7 @@ async fn once(work: &Work<'_>, found: &Found, names: &[String]) -> Result<Option
     if !rows::finish(&tx, id, "done", &work.record.text()?, None).await? {
         return Err(Failure::Run(RunError::Superseded));
     }
+    tell(work, &tx, id, &outcome).await?;
     let seq = if changed(&outcome) {
         let entry = Entry {
             actor: &work.run.actor,
@@ -161,6 +163,33 @@ async fn once(work: &Work<'_>, found: &Found, names: &[String]) -> Result<Option
     Ok(seq)
 }
 
+/// New patches that an event names.
+const NAMED: usize = 100;
+
+/// Tells webhooks of the end of the run.
+async fn tell(
+    work: &Work<'_>,
+    tx: &Tx<'_>,
+    run: i64,
+    outcome: &SyncOutcome,
+) -> Result<(), DbError> {
+    let new = outcome.new_patches.iter().rev();
+    let data = SyncCompleted {
+        run,
+        upstream: work.name.clone(),
+        cause: work.run.cause.as_str().to_owned(),
+        actor: work.run.actor.name.clone(),
+        changed: changed(outcome),
+        added: outcome.added,
+        quarantined: outcome.quarantined,
+        withdrawn: outcome.withdrawn,
+        returned: outcome.returned,
+        new_patches: new.take(NAMED).copied().collect(),
+    };
+    outbox::emit(tx, EventKind::SyncCompleted, &data).await?;
+    Ok(())
+}
+
 /// Whether anything that people see changed.
 fn changed(outcome: &SyncOutcome) -> bool {
     outcome.added + outcome.withdrawn + outcome.returned > 0
@@ -192,11 +221,14 @@ async fn show(
     outcome.new_patches = unseen.iter().map(|(_, version)| *version).collect();
     outcome.new_patches.sort_unstable();
     let first = tiers::order(tx).await?.into_iter().next();
-    if let (Some(first), false) = (first, work.run.mirror) {
-        let (all, actor) = (Scope::default(), &work.run.actor.name);
-        for (patch, _) in &unseen {
+    let first = first.filter(|_| !work.run.mirror);
+    let (all, actor) = (Scope::default(), &work.run.actor.name);
+    for (patch, version) in &unseen {
+        if let Some(first) = &first {
             tiers::promote(tx, *patch, first.id, &all, actor, "new patch").await?;
         }
+        let tier = first.as_ref().map(|tier| &tier.name);
+        events::arrived(tx, *version, tier, &work.name, actor).await?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use super::{fetch, mirror, publish};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::sync::{self as rows, Recorded, RunLock};
-use crate::db::{Tx, staged};
-use crate::domain::Sha256;
+use crate::db::{Tx, outbox, staged};
+use crate::domain::{EventKind, Sha256};
 use crate::index::IntakeFilter;
 use crate::service::{Core, ServiceError};
 use crate::telemetry::SyncEnd;
@@ -18,6 +18,7 @@ use crate::upstream::{Listing, Question, Upstream};
 use crate::wire::admin::{
     SyncItemResult, SyncPending, SyncPhase, SyncState, TierGone, TiersPreview,
 };
+use crate::wire::event::SyncStopped;
 use jiff::Timestamp;
 use serde_json::json;
 use std::time::Instant;
@@ -144,20 +145,29 @@ async fn close(work: &Work<'_>, id: i64, error: &RunError) -> Result<(), Service
     let text = work.record.text()?;
     let mut conn = work.core.db.conn().await?;
     let tx = conn.begin().await?;
-    let state = if let RunError::Waiting(pending) = error {
+    let (state, kind) = if let RunError::Waiting(pending) = error {
         if let Some(digest) = &pending.digest {
             let text = serde_json::to_string(pending).map_err(|e| {
                 ServiceError::Internal(format!("what waits cannot be written: {e}"))
             })?;
             rows::wait(&tx, &work.name, &text, digest).await?;
         }
-        "waiting"
+        ("waiting", EventKind::SyncWaiting)
     } else {
-        "failed"
+        ("failed", EventKind::SyncFailed)
     };
     let why = error.to_string();
     if rows::finish(&tx, id, state, &text, Some((error.code(), &why))).await? {
         rows::add_items(&tx, id, &work.record.items()).await?;
+        let event = SyncStopped {
+            run: id,
+            upstream: work.name.clone(),
+            cause: work.run.cause.as_str().to_owned(),
+            actor: work.run.actor.name.clone(),
+            code: error.code().to_owned(),
+            error: why,
+        };
+        outbox::emit(&tx, kind, &event).await?;
         tx.commit().await?;
     }
     Ok(())
