@@ -198,9 +198,9 @@ mod tests {
             from: "22:00".parse().unwrap(),
             to: "04:00".parse().unwrap(),
         }];
-        // Each phase waits for the next Friday night.
+        // Two phases fit into the first Friday night; the last one waits for the next.
         assert!(
-            told(&nightly, 1000).contains("100% 346h"),
+            told(&nightly, 1000).contains("50% 14h 500, 100% 178h"),
             "{}",
             told(&nightly, 1000)
         );
