@@ -188,7 +188,8 @@ pub fn advance(progress: &Progress<'_>, health: &Health, now: Timestamp) -> Vec<
         return vec![Move::Phase { phase: next }];
     }
     // At the end there is nobody left to wait for; what machines report for a while longer can still halt it.
-    let waited = since >= 2 * progress.interval.as_seconds();
+    let everybody = health.population > 0 && health.reports() >= health.population;
+    let waited = everybody || since >= 2 * progress.interval.as_seconds();
     if !progress.held_back && (waited || policy.gate.is_none()) {
         vec![Move::Complete]
     } else {

@@ -10,6 +10,7 @@ pub mod forecast;
 pub mod limits;
 mod reason;
 mod rollouts;
+pub mod simulate;
 mod snapshot;
 pub mod support;
 

@@ -9,6 +9,9 @@ use super::fleet;
 use super::state::{ClientState, Settings, StateDir};
 use super::status::{self, Format};
 use super::verify::Trust;
+use crate::domain::ParseError;
+use crate::domain::fault::{Fault, Harm};
+use crate::domain::policy::Share;
 use crate::domain::{Architecture, KernelVersion, MachineId};
 use crate::wire::Token;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -169,12 +172,30 @@ struct Fleet {
     /// Write to this file how many check-ins of each machine were acknowledged and when the last of them was sent
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
+    /// A patch fails on a share of the machines, e.g. patch=107.1,rate=0.02,state=apply-failed; may be given several times
+    #[arg(long, value_name = "SPEC")]
+    fail: Vec<Fault>,
+    /// A share of the machines that take a patch goes silent, e.g. patch=107.1,rate=0.01; may be given several times
+    #[arg(long, value_name = "SPEC", value_parser = crash)]
+    crash: Vec<Fault>,
+    /// Lose, repeat or delay this share of the requests
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%")]
+    unstable_network: Option<Share>,
     /// PEM file with the certificates to trust for TLS, instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+/// Reads a fault that silences machines.
+fn crash(text: &str) -> Result<Fault, ParseError> {
+    let fault: Fault = text.parse()?;
+    Ok(Fault {
+        harm: Harm::Crashes,
+        ..fault
+    })
 }
 
 impl Checking {
@@ -365,6 +386,8 @@ async fn simulate(args: Fleet) -> Result<(), Error> {
         downloads: args.downloads,
         tokens: args.tokens,
         ledger: args.ledger,
+        faults: args.fail.into_iter().chain(args.crash).collect(),
+        unstable: args.unstable_network.unwrap_or(Share::NONE),
     };
     let summary = fleet::run(&options, &on_signal()?, |line| say(&line)).await?;
     match args.output {
