@@ -70,12 +70,12 @@ cat >"$work/policy.yaml" <<'YAML'
 policies:
   edge:
     phases: [10% for 1s, 50% for 1s, 100%]
-    gate: {machines: 20, failure-rate: 5%, window: 1h}
+    gate: {machines: 20, failure-rate: 5%, window: 24h}
     auto-promote: true
     soak: 1s
   stable:
     phases: [10% for 1s, 100%]
-    gate: {machines: 20, failure-rate: 5%, window: 1h}
+    gate: {machines: 20, failure-rate: 5%, window: 24h}
 YAML
 run livepatch-admin policy check "$work/policy.yaml"
 run livepatch-admin plan -f "$work/policy.yaml"
@@ -94,7 +94,7 @@ run livepatch-admin --quiet patch upload "$first"
 comes '"state":"done"' state 106.1 edge
 comes '"state":"done"' state 106.1 stable
 run livepatch-admin rollout list --all --version 106.1
-comes '"applied-machines"|"machines":2000' bash -c 'livepatch-admin report machines --version 106.1 --output json | tr -d " \n"'
+comes '"total":1000,' bash -c 'livepatch-admin report machines stable 106.1 --output json | tr -d " \n"'
 run livepatch-admin rollout show 1
 says "phase 2 begins"
 says "everybody is let in"
@@ -108,21 +108,21 @@ says halted
 says "more than the 5% that the gate allows"
 id=$(livepatch-admin rollout list --version 107.1 --output json | grep -om1 '"id": [0-9]*' | tr -dc 0-9)
 run livepatch-admin rollout show "$id"
-says "phase 1 begins" || true
 offered=$(livepatch-admin rollout show "$id" --output json | grep -om1 '"offered": [0-9]*' | tr -dc 0-9)
 [ "$offered" -le 200 ] || fail "$offered machines were offered the bad patch; a tenth of a thousand and a few were expected"
 printf '\n     of 2,000 machines %s were offered it\n' "$offered"
 
 step "A machine that was not offered it is told why."
-comes 'its rollout halted' bash -c 'for machine in $(livepatch-admin machine list --tier stable --output json | grep -o "[0-9a-f]\{32\}" | head -n 1); do livepatch-admin explain "$machine"; done'
-printf '%s\n' "$said" | sed 's/^/     /'
+machine=$(livepatch-admin machine list --tier edge --state applied --output json | grep -om1 '[0-9a-f]\{32\}')
+run livepatch-admin explain "$machine"
+says "its rollout halted, because too many machines failed with it"
 
 step "A person blocks it. The machines it failed on are offered the good one again, and the fleet is well."
 run livepatch-admin --yes rollout block "$id" --reason "fails on every fifth machine"
 says "is aborted now"
-comes '"total":0,|"machines":\{"items":\[\]' bash -c 'livepatch-admin report machines --state apply-failed --output json | tr -d " \n"'
+comes '"items":\[\]' bash -c 'livepatch-admin machine list --tier edge --state apply-failed --output json | tr -d " \n"'
 run livepatch-admin audit verify
-says "intact"
+says "The audit log is whole"
 
 step "The fleet and the server are stopped."
 for pid in "${fleets[@]}"; do
@@ -132,4 +132,4 @@ done
 fleets=()
 run tail -n 12 "$work/fleet-edge.log"
 stop_server
-printf '\n%s: all %s steps were as told.\n' "$name" "$steps"
+printf '\n%s: all %s steps went as told.\n' "$name" "$steps"

@@ -9,7 +9,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// What a check-in changes of a machine `m`: what is not reported this time stays as it was, and the time of an offer is
-/// that of the first check-in at which it was made. `tried` is the last offer, which stays when the machine has taken it.
+/// that of the first check-in at which it was made. `tried` is the highest offer, which stays when the
+/// machine has taken it, and when it is offered a lower one because that one was stopped.
 macro_rules! reported {
     ($new:literal) => {
         concat!(
@@ -47,14 +48,12 @@ macro_rules! reported {
             ".last_check end,
             tried_at = case when ",
             $new,
-            ".offered in (0, m.tried) then m.tried_at else ",
+            ".offered > m.tried then ",
             $new,
-            ".last_check end,
-            tried = case when ",
+            ".last_check else m.tried_at end,
+            tried = greatest(m.tried, ",
             $new,
-            ".offered = 0 then m.tried else ",
-            $new,
-            ".offered end,
+            ".offered),
             offered = ",
             $new,
             ".offered, architecture = ",
