@@ -1,7 +1,9 @@
-//! Work that runs beside requests: counting machines, following changes, retention, leading, and what a leader does.
+//! Work that runs beside requests: counting machines, following changes, retention, leading, and what a leader does: sync, and
+//! delivering events.
 
 pub mod census;
 pub mod follow;
 pub mod leader;
 pub mod retention;
 pub mod sync;
+pub mod webhooks;

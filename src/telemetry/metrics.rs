@@ -11,6 +11,7 @@ use super::http::HttpMetrics;
 use super::labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
 use super::pings::PingMetrics;
 use super::sync::SyncMetrics;
+use super::webhooks::WebhookMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -67,6 +68,8 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// What is fetched from elsewhere.
     pub sync: SyncMetrics,
+    /// Events on their way to webhooks.
+    pub webhooks: WebhookMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
 }
@@ -372,6 +375,7 @@ impl Metrics {
                 ),
             },
             sync: SyncMetrics::new(r),
+            webhooks: WebhookMetrics::new(r),
             audit_head: gauge(
                 r,
                 "livepatch_audit_chain_head",

@@ -7,13 +7,17 @@ pub mod logs;
 mod metrics;
 mod pings;
 mod sync;
+mod webhooks;
 
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::{HttpMetrics, HttpRoute};
-pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, SyncEnd, TokenKind, Verification};
+pub use labels::{
+    CutOff, DeliveryResult, IngestOutcome, NotStored, Refusal, SyncEnd, TokenKind, Verification,
+};
 pub use metrics::{
     AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,
     IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
 pub use sync::SyncMetrics;
+pub use webhooks::WebhookMetrics;

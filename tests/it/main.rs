@@ -72,6 +72,7 @@ mod sync_faults;
 mod sync_index;
 mod telemetry;
 mod tiers;
+mod webhook_delivery;
 mod webhooks;
 mod wire;
 mod wire_reports;

@@ -11,6 +11,7 @@ pub mod kmod;
 pub mod ledger;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod scripted;
 pub mod server;
