@@ -120,7 +120,7 @@ async fn requests(core: &Core) -> anyhow::Result<String> {
             name: "bench".to_owned(),
             tier: "edge".parse()?,
             valid_until: None,
-            labels: std::collections::BTreeMap::default(),
+            labels: livepatch_onprem::domain::Labels::default(),
             format: livepatch_onprem::wire::admin::TokenFormat::default(),
         },
     )

@@ -90,7 +90,7 @@ impl Site {
             name: "bench".to_owned(),
             tier: "stable".parse()?,
             valid_until: None,
-            labels: std::collections::BTreeMap::default(),
+            labels: livepatch_onprem::domain::Labels::default(),
             format: livepatch_onprem::wire::admin::TokenFormat::default(),
         };
         let created = auth_tokens::create(&server.core, &site::actor(), request)

@@ -6,7 +6,7 @@ use super::{
     admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
     tier, token,
 };
-use crate::domain::{Architecture, KernelVersion, Scope};
+use crate::domain::{Architecture, KernelVersion, Scope, Selector};
 use crate::wire::admin::WireScope;
 use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
@@ -143,6 +143,15 @@ pub enum Command {
     },
     /// Print the version of this program
     Version,
+}
+
+/// The option that selects machines.
+#[derive(Debug, Clone, Default, Args)]
+pub struct SelectorArgs {
+    /// Only machines of which all of this is true: kernel=..., flavour=..., arch=... or a label; != for not,
+    /// KEY and !KEY for with and without a label, * at a kernel's end for any end
+    #[arg(long, short = 'l', value_name = "SELECTOR")]
+    pub selector: Option<Selector>,
 }
 
 /// Options that narrow an action to a part of a patch.

@@ -1,7 +1,10 @@
 //! `machine`: list, show, move, revoke, forget, history; and `explain`.
 
+use super::args::SelectorArgs;
 use super::context::{Context, PageArgs, list};
-use super::output::{Row, Show, View, blocks, bytes, flag, properties, some, table, titled, word};
+use super::output::{
+    Row, Show, View, blocks, bytes, flag, pairs, properties, some, table, titled, word,
+};
 use super::times::When;
 use super::{CliError, prompt};
 use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
@@ -13,12 +16,17 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
 
+const LIST: &str = "\
+Examples:
+  livepatch-admin machine list --tier stable --state apply-failed
+  livepatch-admin machine list -l rack=r1,kernel=5.15.0-*,!retired";
+
 /// Commands on machines.
 #[derive(Debug, Subcommand)]
 pub enum MachineCommand {
     /// List machines
     #[command(
-        after_help = "Example: livepatch-admin machine list --tier stable --state apply-failed"
+        after_help = LIST
     )]
     List(ListArgs),
     /// Show one machine
@@ -74,6 +82,9 @@ pub struct ListArgs {
     /// Only with this patch applied
     #[arg(long, value_name = "VERSION")]
     pub patch: Option<PatchVersion>,
+    /// Only those that are selected.
+    #[command(flatten)]
+    pub which: SelectorArgs,
     /// Which part of the list.
     #[command(flatten)]
     pub page: PageArgs,
@@ -139,6 +150,7 @@ impl Show for Machine {
                 ("Machine", self.machine_id.to_string()),
                 ("Tier", self.tier.to_string()),
                 ("Moved there", flag(self.moved)),
+                ("Labels", pairs(&self.labels)),
                 ("Auth token", some(self.auth_token.as_ref())),
                 ("Revoked before", view.some_time(self.revoked_before)),
                 ("State", self.state.to_string()),
@@ -270,6 +282,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
                     flavour: args.flavour.clone(),
                     architecture: args.arch,
                     version: args.patch,
+                    selector: args.which.selector.clone(),
                     cursor,
                     limit: Some(limit),
                 }

@@ -4,13 +4,14 @@ use super::CliError;
 use super::context::{Context, PageArgs, list};
 use super::output::{Row, Show, View, flag, pairs, some};
 use super::times::When;
-use crate::domain::TierName;
+use crate::domain::{LabelKey, LabelValue, Labels, ParseError, TierName};
 use crate::wire::admin::{
     AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, PageQuery, TokenFormat,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use reqwest::Method;
+use std::collections::BTreeMap;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,17 +65,18 @@ pub struct CreateArgs {
     pub valid_until: Option<When>,
     /// A label for the machines it enables; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_label)]
-    pub label: Vec<(String, String)>,
+    pub label: Vec<(LabelKey, LabelValue)>,
     /// Make it a UUID, for clients that take nothing else
     #[arg(long)]
     pub uuid: bool,
 }
 
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("KEY=VALUE expected, e.g. rack=r1".to_owned()),
-    }
+fn parse_label(text: &str) -> Result<(LabelKey, LabelValue), String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or("KEY=VALUE expected, e.g. rack=r1")?;
+    let key = key.parse().map_err(|e: ParseError| e.why)?;
+    Ok((key, value.parse().map_err(|e: ParseError| e.why)?))
 }
 
 impl Show for AuthTokenCreated {
@@ -153,11 +155,17 @@ async fn make(context: &Context, create: CreateArgs) -> Result<(), CliError> {
         .map(|when| when.ahead(Timestamp::now(), context.zone()))
         .transpose()
         .map_err(CliError::Usage)?;
+    let given = create.label.len();
+    let labels: BTreeMap<LabelKey, LabelValue> = create.label.into_iter().collect();
+    if labels.len() < given {
+        return Err(CliError::Usage("a label is given twice".to_owned()));
+    }
+    let labels = Labels::try_from(labels).map_err(|e| CliError::Usage(e.to_string()))?;
     let body = AuthTokenCreate {
         name: create.name,
         tier: create.tier,
         valid_until,
-        labels: create.label.into_iter().collect(),
+        labels,
         format: if create.uuid {
             TokenFormat::Uuid
         } else {

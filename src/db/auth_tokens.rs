@@ -2,7 +2,7 @@
 
 use super::run::{DbError, Run};
 use super::statements;
-use crate::domain::{Sha256, TierName};
+use crate::domain::{Labels, Sha256, TierName};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 
@@ -33,7 +33,7 @@ pub struct NewAuthToken<'a> {
     /// Hash of its text.
     pub hash: Sha256,
     /// Labels for the machines it enables.
-    pub labels: &'a BTreeMap<String, String>,
+    pub labels: &'a Labels,
     /// Who makes it.
     pub created_by: &'a str,
     /// After this it enables no more machines.

@@ -3,13 +3,15 @@
 //!
 //! No index stands on what a check-in changes, so a filter reads rows: first a slice of the primary key, which holds a
 //! page of any filter that lets enough through, and otherwise the whole table, which is much faster in the order in which
-//! it lies there than in that of the key.
+//! it lies there than in that of the key. A label that must have a certain value is in an index: only its machines are read.
 
+use super::filter::{MachineFilter, matching, source};
 use super::run::{DbError, Run};
 use super::statements;
 use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
 use crate::rollout::Outcome;
 use jiff::{Timestamp, civil::Date};
+use std::collections::BTreeMap;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -19,7 +21,8 @@ macro_rules! machine {
         concat!(
             "select m.id, t.name, o.tier_id is not null, o.revoked_before, a.name, m.registered_at, m.last_check,
             k.text, m.architecture, m.state, m.patch, m.offered, m.offered_at, m.outcome, m.support, c.text, p.text,
-            m.boot_time, m.build_date, m.auth_token_id, m.tier_id from ",
+            m.boot_time, m.build_date, m.auth_token_id, m.tier_id,
+            (select jsonb_object_agg(l.key, l.value) from machine_labels l where l.machine_id = m.id) from ",
             $from,
             " left join machine_overrides o on o.machine_id = m.id
             join tiers t on t.id = coalesce(o.tier_id, m.tier_id)
@@ -32,29 +35,49 @@ macro_rules! machine {
     };
 }
 
+/// See [`slice`].
+macro_rules! slice {
+    ($source:ident, $id:literal) => {
+        concat!(
+            "with slice as materialized (
+            select m.id, m.tier_id, m.state, m.kernel_id, m.architecture, m.patch",
+            source!($source),
+            $id,
+            " > $12 order by ",
+            $id,
+            " limit $13),
+        hits as (select m.id from slice m where ",
+            matching!(),
+            " order by m.id limit $14)
+        select (select count(*) from slice), (select id from slice order by id desc limit 1),
+            coalesce((select array_agg(id order by id) from hits), '{}')"
+        )
+    };
+}
+
+/// See [`sweep`].
+macro_rules! swept {
+    ($source:ident, $id:literal) => {
+        concat!(
+            "with hits as materialized (select m.id",
+            source!($source),
+            $id,
+            " > $12 and ",
+            matching!(),
+            ")
+        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $13) page"
+        )
+    };
+}
+
 statements! {
     SELECT_TIER_FOR_USE = "select id from tiers where name = $1 for key share";
     SELECT_MACHINE = machine!("machines m", "where m.id = $1");
     SELECT_MACHINES = machine!("machines m", "where m.id = any ($1::uuid[]) order by m.id");
-    SELECT_MACHINE_SLICE = "with slice as materialized (
-            select id, tier_id, state, kernel_id, architecture, patch from machines
-            where id > $1 order by id limit $2),
-        hits as (
-            select id from slice
-            where ($3::int is null or tier_id = $3) and ($4::smallint is null or state = $4)
-              and ($5::int[] is null or kernel_id = any ($5)) and ($6::smallint is null or architecture = $6)
-              and ($7::bigint is null or patch = $7)
-            order by id limit $8)
-        select (select count(*) from slice), (select id from slice order by id desc limit 1),
-            coalesce((select array_agg(id order by id) from hits), '{}')";
-    SELECT_MACHINES_SWEPT = "with hits as materialized (
-            select id from machines
-            where id > $1 and ($2::int is null or tier_id = $2) and ($3::smallint is null or state = $3)
-              and ($4::int[] is null or kernel_id = any ($4)) and ($5::smallint is null or architecture = $5)
-              and ($6::bigint is null or patch = $6))
-        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $7) page";
-    SELECT_KERNEL_IDS = "select id from words where kind = 1 and ($1::text is null or text = $1)
-        and ($2::text is null or substring(text from '^[^-]+-[^-]+-(.+)$') = $2)";
+    SELECT_MACHINE_SLICE = slice!(all, "m.id");
+    SELECT_MACHINE_SLICE_LED = slice!(led, "d.machine_id");
+    SELECT_MACHINES_SWEPT = swept!(all, "m.id");
+    SELECT_MACHINES_SWEPT_LED = swept!(led, "d.machine_id");
     MOVE_MACHINE = "update machines set tier_id = $2 where id = $1";
     UPSERT_MOVE = "insert into machine_overrides (machine_id, tier_id, actor, reason) values ($1, $2, $3, $4)
         on conflict (machine_id) do update set tier_id = excluded.tier_id, at = now(), actor = excluded.actor,
@@ -133,6 +156,8 @@ pub struct MachineRow {
     pub boot_time: Option<Timestamp>,
     /// The day its kernel was built.
     pub build_date: Option<Date>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The state of this code; one that only a newer version knows is unknown.
@@ -166,6 +191,11 @@ impl MachineRow {
             build_date: row.get(18),
             auth_token_id: row.get(19),
             tier_id: row.get(20),
+            labels: match row.get(21) {
+                Some(labels) => serde_json::from_value(labels)
+                    .map_err(|e| DbError::Row(format!("labels of a machine: {e}")))?,
+                None => BTreeMap::new(),
+            },
         })
     }
 }
@@ -190,21 +220,6 @@ pub async fn all_of(run: &impl Run, ids: &[Uuid]) -> Result<Vec<MachineRow>, DbE
     rows.iter().map(MachineRow::from_row).collect()
 }
 
-/// Which machines; codes and ids as stored, `None`: any.
-#[derive(Debug, Clone, Default)]
-pub struct MachineFilter {
-    /// In this tier.
-    pub tier_id: Option<i32>,
-    /// In this state.
-    pub state: Option<i16>,
-    /// With one of these kernels.
-    pub kernels: Option<Vec<i32>>,
-    /// Of this architecture.
-    pub architecture: Option<i16>,
-    /// With this patch applied.
-    pub patch: Option<i64>,
-}
-
 /// What a slice of the table holds.
 #[derive(Debug)]
 pub struct Slice {
@@ -224,21 +239,9 @@ pub async fn slice(
     size: i64,
     limit: i64,
 ) -> Result<Slice, DbError> {
-    let row = run
-        .one(
-            &SELECT_MACHINE_SLICE,
-            &[
-                &after,
-                &size,
-                &filter.tier_id,
-                &filter.state,
-                &filter.kernels,
-                &filter.architecture,
-                &filter.patch,
-                &limit,
-            ],
-        )
-        .await?;
+    let sql = filter.pick(&SELECT_MACHINE_SLICE, &SELECT_MACHINE_SLICE_LED);
+    let params = filter.params(&[&after, &size, &limit]);
+    let row = run.one(sql, &params).await?;
     Ok(Slice {
         scanned: row.get(0),
         last: row.get(1),
@@ -253,31 +256,9 @@ pub async fn sweep(
     after: Uuid,
     limit: i64,
 ) -> Result<Vec<Uuid>, DbError> {
-    let row = run
-        .one(
-            &SELECT_MACHINES_SWEPT,
-            &[
-                &after,
-                &filter.tier_id,
-                &filter.state,
-                &filter.kernels,
-                &filter.architecture,
-                &filter.patch,
-                &limit,
-            ],
-        )
-        .await?;
+    let sql = filter.pick(&SELECT_MACHINES_SWEPT, &SELECT_MACHINES_SWEPT_LED);
+    let row = run.one(sql, &filter.params(&[&after, &limit])).await?;
     Ok(row.get(0))
-}
-
-/// Ids of the kernels of this name or flavour, as reported.
-pub async fn kernel_ids(
-    run: &impl Run,
-    kernel: Option<&str>,
-    flavour: Option<&str>,
-) -> Result<Vec<i32>, DbError> {
-    let rows = run.rows(&SELECT_KERNEL_IDS, &[&kernel, &flavour]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Locks a machine's row; `false` if there is none.

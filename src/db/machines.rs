@@ -3,7 +3,7 @@
 
 use super::run::{Conn, DbError, Run};
 use super::statements;
-use crate::domain::MachineId;
+use crate::domain::{Labels, MachineId};
 use jiff::{Timestamp, civil::Date};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -62,7 +62,23 @@ macro_rules! reported {
 }
 
 statements! {
-    REGISTER_MACHINE = "insert into machines (id, tier_id, auth_token_id, registered_at, state)
+    // One statement and so one transaction. The token's labels take the place of those of the token before; what a person set
+    // stays and counts first where they would be too many together ($7).
+    REGISTER_MACHINE = "with mine as materialized (
+            select key from machine_labels where machine_id = $1 and not from_token for update),
+        given as materialized (
+            select t.key, t.value from unnest($5::text[], $6::text[]) t(key, value)
+            where t.key not in (select mine.key from mine)
+            order by t.key limit greatest(0, $7::bigint - (select count(*) from mine))),
+        outdated as (
+            delete from machine_labels
+            where machine_id = $1 and from_token and key not in (select given.key from given)),
+        written as (
+            insert into machine_labels (machine_id, key, value, from_token)
+            select $1, given.key, given.value, true from given
+            on conflict (machine_id, key) do update set value = excluded.value
+                where machine_labels.from_token and machine_labels.value <> excluded.value)
+        insert into machines (id, tier_id, auth_token_id, registered_at, state)
         values ($1, $2, $3, $4, 4)
         on conflict (id) do update set tier_id = excluded.tier_id, auth_token_id = excluded.auth_token_id,
             registered_at = excluded.registered_at";
@@ -128,14 +144,15 @@ pub struct CheckInRow {
     pub support: i16,
 }
 
-/// Registers a machine, or registers it anew.
+/// Registers a machine, or registers it anew, with the labels of its auth token.
 pub async fn register(
     run: &impl Run,
     machine: MachineId,
     tier_id: i32,
-    auth_token: i32,
+    (auth_token, labels): (i32, &Labels),
     at: Timestamp,
 ) -> Result<(), DbError> {
+    let (keys, values) = super::labels::columns(labels);
     run.exec(
         &REGISTER_MACHINE,
         &[
@@ -143,6 +160,9 @@ pub async fn register(
             &tier_id,
             &Some(auth_token),
             &at,
+            &keys,
+            &values,
+            &(Labels::MAX as i64),
         ],
     )
     .await

@@ -12,8 +12,10 @@ pub mod captures;
 pub mod catalog;
 pub mod connect;
 pub mod deployments;
+pub mod filter;
 pub mod fleet;
 pub mod jobs;
+pub mod labels;
 pub mod leader;
 pub mod listen;
 pub mod machines;
@@ -58,7 +60,9 @@ pub fn all_statements() -> Vec<&'static Sql> {
         captures::ALL,
         catalog::ALL,
         deployments::ALL,
+        filter::ALL,
         jobs::ALL,
+        labels::ALL,
         leader::ALL,
         machines::ALL,
         outbox::ALL,

@@ -1,14 +1,14 @@
 //! Auth tokens, sync tokens and overrides of single machines, as the snapshot reads them, and the keys that replicas share.
 
 use super::run::{DbError, Run};
-use super::{statements, sync_tokens};
+use super::{labels, statements, sync_tokens};
 use crate::domain::{MachineId, Secret, Sha256};
 use crate::rollout::{AuthTokenEntry, MachineOverride, Overrides, Tokens};
 use jiff::Timestamp;
 use uuid::Uuid;
 
 statements! {
-    SELECT_AUTH_TOKENS = "select id, name, tier_id, hash, valid_until, revoked_at is not null from auth_tokens";
+    SELECT_AUTH_TOKENS = "select id, name, tier_id, hash, valid_until, revoked_at is not null, labels from auth_tokens";
     SELECT_OVERRIDES = "select machine_id, tier_id, revoked_before from machine_overrides";
     TOUCH_AUTH_TOKEN = "update auth_tokens set last_used = now()
         where id = $1 and (last_used is null or last_used < now() - interval '1 minute')";
@@ -31,6 +31,7 @@ pub async fn load_tokens(run: &impl Run) -> Result<Tokens, DbError> {
                 .get::<_, Option<Timestamp>>(4)
                 .map(Timestamp::as_microsecond),
             revoked: row.get(5),
+            labels: labels::of_token(row.get(1), row.get(6)),
         };
         entries.push((hash, entry));
     }

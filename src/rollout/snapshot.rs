@@ -3,7 +3,7 @@
 
 use super::catalog::Catalog;
 use crate::domain::token::MachineClaims;
-use crate::domain::{MachineId, Sha256};
+use crate::domain::{Labels, MachineId, Sha256};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -16,6 +16,8 @@ pub struct AuthTokenEntry {
     pub name: String,
     /// The tier it admits to.
     pub tier_id: i32,
+    /// Labels for the machines it enables.
+    pub labels: Labels,
     /// After this (unix microseconds) it enables no more machines; machines it enabled stay enabled.
     pub valid_until: Option<i64>,
     /// Revoked: it enables none, and machines it enabled are refused.

@@ -14,36 +14,9 @@ use crate::wire::admin::{
 };
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeMap;
 
 /// The most characters of a name.
 const MAX_NAME: usize = 100;
-/// The most labels of one token.
-const MAX_LABELS: usize = 32;
-/// The most characters of a label's key.
-const MAX_KEY: usize = 63;
-/// The most characters of a label's value.
-const MAX_VALUE: usize = 255;
-
-fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ServiceError> {
-    if labels.len() > MAX_LABELS {
-        return Err(ServiceError::Invalid(format!(
-            "{} labels are too many: at most {MAX_LABELS} are taken",
-            labels.len()
-        )));
-    }
-    for (key, value) in labels {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/');
-        if !(1..=MAX_KEY).contains(&key.len()) || !key.bytes().all(plain) {
-            let shown: String = key.chars().take(MAX_KEY).collect();
-            return Err(ServiceError::Invalid(format!(
-                "the label {shown:?} is not valid: 1 to {MAX_KEY} of letters, digits, '-', '_', '.' and '/' are taken"
-            )));
-        }
-        text::line(&format!("value of label {key}"), value, MAX_VALUE)?;
-    }
-    Ok(())
-}
 
 /// Makes an auth token.
 pub async fn create(
@@ -52,7 +25,6 @@ pub async fn create(
     request: AuthTokenCreate,
 ) -> Result<AuthTokenCreated, ServiceError> {
     text::name("auth token's name", &request.name, MAX_NAME)?;
-    check_labels(&request.labels)?;
     if request
         .valid_until
         .is_some_and(|until| until <= Timestamp::now())
@@ -107,7 +79,7 @@ pub async fn create(
         tier: request.tier,
         token: Secret::new(token),
         valid_until: request.valid_until,
-        labels: request.labels,
+        labels: request.labels.to_texts(),
     })
 }
 

@@ -91,7 +91,8 @@ pub(super) async fn enable(
     let token = core.machine_key.issue(&claims);
     promptly(core, async |conn: &Conn| {
         failpoint("register-before-commit");
-        machines::register(conn, machine, tier_id, entry.id, issued).await?;
+        let token = (entry.id, &entry.labels);
+        machines::register(conn, machine, tier_id, token, issued).await?;
         failpoint("register-after-commit");
         tokens::touch(conn, entry.id).await
     })

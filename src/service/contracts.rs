@@ -15,7 +15,7 @@ use crate::db::auth_tokens::{self as rows, NewAuthToken};
 use crate::db::listen::Change;
 use crate::db::{DbError, fleet, tokens};
 use crate::domain::token::{AUTH_PREFIX, token_hash};
-use crate::domain::{Architecture, KernelVersion, MachineId, MinimumKernel, TierName};
+use crate::domain::{Architecture, KernelVersion, Labels, MachineId, MinimumKernel, TierName};
 use crate::rollout::{AuthTokenEntry, Snapshot, TokenError};
 use crate::telemetry::TokenKind;
 use crate::upstream::contracts::{Client, ContractsError};
@@ -23,7 +23,6 @@ use crate::wire::contracts::ResourceAnswer;
 use crate::wire::{Affordances, ClientReport, RegisterAnswer, Token};
 use jiff::Timestamp;
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore};
@@ -352,7 +351,7 @@ async fn make(core: &Core, tier: &TierName) -> Result<Option<i64>, ServiceError>
         name: &name,
         tier_id,
         hash,
-        labels: &BTreeMap::new(),
+        labels: &Labels::default(),
         created_by: &actor.name,
         valid_until: None,
     };

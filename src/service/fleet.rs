@@ -2,11 +2,12 @@
 
 use super::{Core, ServiceError, paging, text};
 use crate::db::audit::{self, Actor, Entry};
-use crate::db::fleet::{self as rows, By, HistoryPlace, HistoryRow, MachineFilter, MachineRow};
+use crate::db::filter::{Exactly, MachineFilter};
+use crate::db::fleet::{self as rows, By, HistoryPlace, HistoryRow, MachineRow};
 use crate::db::listen::Change;
 use crate::db::{Conn, Tx, machines};
 use crate::domain::kernel::{KernelVersion, check_flavour};
-use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
+use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, Selector, TierName};
 use crate::wire::admin::{
     HistoryEntry, HistoryKind, HistoryQuery, Limit, Machine, MachineMove, MachineQuery,
     MachineRevoke, Page,
@@ -45,6 +46,7 @@ impl From<MachineRow> for Machine {
             cpu_model: row.cpu_model,
             boot_time: row.boot_time,
             build_date: row.build_date,
+            labels: row.labels,
         }
     }
 }
@@ -58,6 +60,7 @@ pub(super) struct Wanted<'q> {
     pub(super) flavour: Option<&'q str>,
     pub(super) architecture: Option<Architecture>,
     pub(super) version: Option<PatchVersion>,
+    pub(super) selector: Option<&'q Selector>,
 }
 
 /// Turns words into codes and ids.
@@ -73,18 +76,17 @@ pub(super) async fn filter(
         check_flavour(flavour)
             .map_err(|why| ServiceError::Invalid(format!("the flavour is not valid: {why}")))?;
     }
-    let kernels = if wanted.kernel.is_some() || wanted.flavour.is_some() {
-        Some(rows::kernel_ids(conn, wanted.kernel, wanted.flavour).await?)
-    } else {
-        None
-    };
-    Ok(MachineFilter {
+    let exactly = Exactly {
         tier_id: wanted.tier.map(|tier| known_tier(core, tier)).transpose()?,
-        state: wanted.state.map(MachineState::code),
-        kernels,
-        architecture: wanted.architecture.map(Architecture::code),
-        patch: wanted.version.map(PatchVersion::code),
-    })
+        state: wanted.state,
+        patch: wanted.version,
+        kernel: wanted.kernel,
+        flavour: wanted.flavour,
+        architecture: wanted.architecture,
+    };
+    let all = Selector::default();
+    let selector = wanted.selector.unwrap_or(&all);
+    Ok(MachineFilter::resolve(conn, &exactly, selector).await?)
 }
 
 /// The database id of a tier.
@@ -113,7 +115,7 @@ pub(super) async fn page(
         None => Uuid::nil(),
     };
     let limit = paging::limit(limit);
-    let mut hits = if filter.kernels.as_ref().is_some_and(Vec::is_empty) {
+    let mut hits = if filter.is_empty() {
         Vec::new()
     } else {
         hits(conn, filter, after, limit + 1).await?
@@ -168,6 +170,7 @@ pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, Se
         flavour: query.flavour.as_deref(),
         architecture: query.architecture,
         version: query.version,
+        selector: query.selector.as_ref(),
     };
     let conn = core.db.conn().await?;
     let filter = filter(core, &conn, &wanted).await?;

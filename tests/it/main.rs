@@ -54,6 +54,7 @@ mod http_limits;
 mod ingest;
 mod ingest_bad;
 mod ingest_quarantine;
+mod labels;
 mod layering;
 mod main_job;
 mod peer_attacks;

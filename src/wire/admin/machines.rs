@@ -5,10 +5,11 @@
 
 use super::Limit;
 use crate::domain::{
-    Architecture, KernelSupport, MachineId, MachineState, PatchVersion, Sha256, TierName,
+    Architecture, KernelSupport, MachineId, MachineState, PatchVersion, Selector, Sha256, TierName,
 };
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// A machine: what it last reported and what was decided about it.
@@ -81,6 +82,9 @@ pub struct Machine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = Date)]
     pub build_date: Option<Date>,
+    /// Its labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Query of `GET machines`.
@@ -110,6 +114,10 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub version: Option<PatchVersion>,
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
     /// `next-cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,

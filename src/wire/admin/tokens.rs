@@ -1,7 +1,7 @@
 //! Auth tokens. `GET|POST auth-tokens`, `DELETE auth-tokens/{name}`.
 
 use super::expose;
-use crate::domain::{Secret, TierName};
+use crate::domain::{Labels, Secret, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -38,9 +38,10 @@ pub struct AuthTokenCreate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub valid_until: Option<Timestamp>,
-    /// Labels for the machines it enables.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
+    /// Labels for the machines it enables, at most 32. Keys and values are made like those of Kubernetes.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
+    pub labels: Labels,
     /// What it looks like.
     #[serde(default, skip_serializing_if = "TokenFormat::is_default")]
     pub format: TokenFormat,
