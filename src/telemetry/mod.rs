@@ -1,5 +1,6 @@
 //! Logs and the one registry of metrics.
 
+mod connections;
 mod family;
 mod http;
 mod labels;
@@ -9,14 +10,16 @@ mod pings;
 mod sync;
 mod webhooks;
 
+pub use connections::{ConnectionMetrics, TlsMetrics};
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{
-    CutOff, DeliveryResult, IngestOutcome, NotStored, Refusal, SyncEnd, TokenKind, Verification,
+    CutOff, DeliveryResult, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd,
+    TlsReload, TokenKind, Verification,
 };
 pub use metrics::{
-    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,
-    IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
+    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
+    Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
 pub use sync::SyncMetrics;
