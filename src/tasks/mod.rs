@@ -5,5 +5,6 @@ pub mod census;
 pub mod follow;
 pub mod leader;
 pub mod retention;
+pub mod rollouts;
 pub mod sync;
 pub mod webhooks;

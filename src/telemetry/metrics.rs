@@ -11,6 +11,7 @@ use super::family::{
 use super::http::HttpMetrics;
 use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
+use super::rollouts::RolloutMetrics;
 use super::sync::SyncMetrics;
 use super::webhooks::WebhookMetrics;
 use prometheus::{
@@ -71,6 +72,8 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// What is fetched from elsewhere.
     pub sync: SyncMetrics,
+    /// Rollouts.
+    pub rollouts: RolloutMetrics,
     /// Events on their way to webhooks.
     pub webhooks: WebhookMetrics,
     /// Number of the newest entry of the audit log.
@@ -350,6 +353,7 @@ impl Metrics {
                 ),
             },
             sync: SyncMetrics::new(r),
+            rollouts: RolloutMetrics::new(r),
             webhooks: WebhookMetrics::new(r),
             audit_head: gauge(
                 r,

@@ -7,6 +7,7 @@ mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod rollouts;
 mod sync;
 mod webhooks;
 
@@ -22,5 +23,6 @@ pub use metrics::{
     Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;
 pub use webhooks::WebhookMetrics;
