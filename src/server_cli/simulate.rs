@@ -130,32 +130,11 @@ fn chosen(args: &SimulateArgs) -> anyhow::Result<Policy> {
         .map_err(|problems| anyhow!("the policy cannot be read: {problems:?}"))
 }
 
-fn percent(part: u64, whole: u64) -> String {
-    format!("{:.2}%", part as f64 * 100.0 / whole.max(1) as f64)
-}
-
 fn told(title: &str, outcome: &Outcome, zone: &Zone) -> String {
     let mut text = format!("{title}\n");
-    for happened in &outcome.timeline {
-        let _ = write!(
-            text,
-            "  {}  {:>9} offered  {}\n",
-            zone.show(happened.at),
-            happened.offered,
-            happened.text
-        );
+    for line in outcome.transcript(zone).lines() {
+        let _ = writeln!(text, "  {line}");
     }
-    let _ = write!(
-        text,
-        "  reached {} of {} machines ({}): {} applied, {} failed, {} silent, {} on the way\n",
-        outcome.offered,
-        outcome.machines,
-        percent(outcome.offered, outcome.machines),
-        outcome.applied,
-        outcome.failed,
-        outcome.silent,
-        outcome.offered - outcome.applied - outcome.failed - outcome.silent
-    );
     text
 }
 

@@ -67,6 +67,7 @@ mod prune_crash;
 mod quickstart;
 mod rollout_engine;
 mod rollouts;
+mod scenarios;
 mod slow_clients;
 mod storage;
 mod support;

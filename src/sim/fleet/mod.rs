@@ -14,7 +14,7 @@ mod summary;
 
 pub use kernels::{Kernel, Spread};
 pub use latency::Latency;
-pub use machines::{Machine, id, machine};
+pub use machines::{Machine, Runs, id, machine};
 pub use summary::{Downloads, Percentiles, Summary};
 
 use super::error::Error;
