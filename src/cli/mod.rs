@@ -19,6 +19,7 @@ pub mod output;
 pub mod patch;
 pub mod prompt;
 pub mod report;
+pub mod selected;
 pub mod session;
 pub mod storage;
 pub mod store;

@@ -27,6 +27,7 @@ pub mod quarantine;
 pub mod reports;
 pub mod retention;
 mod run;
+pub mod selected;
 pub mod sessions;
 pub mod staged;
 pub mod sync;
@@ -72,6 +73,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         quarantine::ALL,
         fleet::ALL,
         reports::ALL,
+        selected::ALL,
         sessions::ALL,
         staged::ALL,
         sync::ALL,

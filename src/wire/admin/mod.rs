@@ -12,6 +12,7 @@ mod page;
 mod patches;
 mod payloads;
 mod reports;
+mod selected;
 mod sessions;
 mod sync;
 mod sync_tokens;
@@ -37,6 +38,9 @@ pub use payloads::{
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
+};
+pub use selected::{
+    LabelOutcome, MachineLabel, MoveOutcome, SelectedLabel, SelectedMove, TierMachines,
 };
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
