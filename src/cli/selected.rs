@@ -44,8 +44,8 @@ pub struct MoveArgs {
     /// Why; stands in the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Only say what would change
-    #[arg(long, requires = "selector")]
+    /// Only say what would change; with a selector
+    #[arg(long)]
     pub dry_run: bool,
 }
 
@@ -66,8 +66,8 @@ pub struct LabelArgs {
     /// Why; stands in the audit log
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Only say what would change
-    #[arg(long, requires = "selector")]
+    /// Only say what would change; with a selector
+    #[arg(long)]
     pub dry_run: bool,
 }
 
@@ -168,6 +168,7 @@ pub async fn move_to(context: &Context, client: &Client, args: MoveArgs) -> Resu
         id, tier, reason, ..
     } = args;
     if let Some(id) = id {
+        one_only(args.dry_run)?;
         let body = MachineMove { tier, reason };
         let machine: Machine = client
             .send(Method::PUT, &["machines", &id.to_string(), "tier"], &body)
@@ -213,6 +214,7 @@ pub async fn label(context: &Context, client: &Client, args: LabelArgs) -> Resul
     };
     let reason = args.reason;
     let Some(selector) = args.which.selector else {
+        one_only(args.dry_run)?;
         let (id, changes) = args.what.split_first().ok_or_else(nothing)?;
         let id: MachineId = id.parse().map_err(usage)?;
         let (set, remove) = read(changes)?;
@@ -251,6 +253,16 @@ pub async fn label(context: &Context, client: &Client, args: LabelArgs) -> Resul
         act,
     )
     .await
+}
+
+/// A single machine is not tried.
+fn one_only(dry_run: bool) -> Result<(), CliError> {
+    if dry_run {
+        return Err(CliError::Usage(
+            "--dry-run is for a selector; of a single machine, say what is meant".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 fn nothing() -> CliError {
