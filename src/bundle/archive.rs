@@ -6,7 +6,7 @@
 use super::error::{ReadError, shown};
 use super::manifest::MANIFEST_NAME;
 use super::pax;
-use super::stream::Unpacked;
+use super::stream::{Unpacked, Workspace};
 use std::collections::BTreeSet;
 use std::io::Read;
 use tar::{EntryType, Header};
@@ -69,9 +69,13 @@ pub(super) struct Archive {
 }
 
 /// Reads a whole bundle.
-pub(super) fn read(reader: impl Read, limits: &Limits) -> Result<Archive, ReadError> {
+pub(super) fn read(
+    reader: impl Read,
+    limits: &Limits,
+    workspace: &mut Workspace,
+) -> Result<Archive, ReadError> {
     Walk {
-        stream: Unpacked::new(reader, limits),
+        stream: Unpacked::new(reader, limits, workspace),
         limits: *limits,
         headers: 0,
         seen: BTreeSet::new(),
@@ -82,8 +86,8 @@ pub(super) fn read(reader: impl Read, limits: &Limits) -> Result<Archive, ReadEr
     .run()
 }
 
-struct Walk<R> {
-    stream: Unpacked<R>,
+struct Walk<'a, R> {
+    stream: Unpacked<'a, R>,
     limits: Limits,
     headers: u64,
     seen: BTreeSet<String>,
@@ -92,7 +96,7 @@ struct Walk<R> {
     metadata: Option<Vec<u8>>,
 }
 
-impl<R: Read> Walk<R> {
+impl<R: Read> Walk<'_, R> {
     fn run(mut self) -> Result<Archive, ReadError> {
         let mut long_name: Option<Vec<u8>> = None;
         while let Some(block) = self.header()? {

@@ -1,12 +1,15 @@
 //! Archives made to do harm, and what is said to each. Tests only.
 
-use super::archive::read;
 use super::samples::{NAME, bundle, compressed, ended, entry, examined, file, module, raw};
 use super::*;
 use bzip2::Compression;
 use bzip2::write::BzEncoder;
 use proptest::prelude::*;
 use std::io::{self, Read};
+
+fn read(reader: impl Read, limits: &Limits) -> Result<super::archive::Archive, ReadError> {
+    super::archive::read(reader, limits, &mut Workspace::default())
+}
 
 /// What is said to an archive of these entries with a good module before them.
 fn refused(parts: &[Vec<u8>]) -> ReadError {

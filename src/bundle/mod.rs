@@ -5,6 +5,7 @@
 //! signature is the caller's [`Policy`]. [`pack`] is the way out.
 
 mod archive;
+mod bunzip;
 mod cms;
 mod der;
 mod error;
@@ -36,5 +37,6 @@ pub use name::BundleName;
 pub use pack::{PackError, PackInput, Signing, pack};
 pub use sign::{SignError, sign};
 pub use signature::{MAX_SIGNATURE_BYTES, Signature, verify};
+pub use stream::Workspace;
 pub use trust::{CANONICAL_KEY_IDS, CertificateInfo, TrustError, TrustStore};
-pub use verify::{Examined, Policy, Verdict, examine, extract_module};
+pub use verify::{Examined, Policy, Verdict, examine, examine_in, extract_module};

@@ -3,14 +3,16 @@
 //! Invariant: an error of the given reader is told apart from damage in the bytes it gave.
 
 use super::archive::Limits;
+use super::bunzip::{Room, Unpack};
 use super::error::ReadError;
-use bzip2::bufread::MultiBzDecoder;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 
 /// Below this many unpacked bytes the ratio says nothing: tar pads with zeros, which shrink to almost none.
 const RATIO_FLOOR: u64 = 1 << 20;
-/// Small, so that what is read ahead does not soften the ratio.
-const READ_AHEAD: usize = 16 << 10;
+
+/// Memory to unpack in, a few megabytes. Whoever looks into many bundles one after the other keeps it for the next.
+#[derive(Debug, Default)]
+pub struct Workspace(Room);
 
 /// Counts the compressed bytes and keeps the reader's own error.
 struct Counted<R> {
@@ -48,14 +50,14 @@ impl<R: Read> Read for Counted<R> {
 }
 
 /// The unpacked bytes of a bundle.
-pub(super) struct Unpacked<R> {
-    inner: MultiBzDecoder<BufReader<Counted<R>>>,
+pub(super) struct Unpacked<'a, R> {
+    inner: Unpack<'a, Counted<R>>,
     produced: u64,
     limits: Limits,
 }
 
-impl<R: Read> Unpacked<R> {
-    pub(super) fn new(reader: R, limits: &Limits) -> Self {
+impl<'a, R: Read> Unpacked<'a, R> {
+    pub(super) fn new(reader: R, limits: &Limits, workspace: &'a mut Workspace) -> Self {
         let counted = Counted {
             inner: reader,
             taken: 0,
@@ -64,7 +66,7 @@ impl<R: Read> Unpacked<R> {
             failed: None,
         };
         Self {
-            inner: MultiBzDecoder::new(BufReader::with_capacity(READ_AHEAD, counted)),
+            inner: Unpack::new(counted, &mut workspace.0),
             produced: 0,
             limits: *limits,
         }
@@ -82,7 +84,7 @@ impl<R: Read> Unpacked<R> {
                 limit: self.limits.max_unpacked_bytes,
             });
         }
-        let taken = self.inner.get_ref().get_ref().taken;
+        let taken = self.inner.inner_mut().taken;
         if self.produced > RATIO_FLOOR
             && self.produced > taken.saturating_mul(self.limits.max_ratio)
         {
@@ -106,7 +108,7 @@ impl<R: Read> Unpacked<R> {
     }
 
     fn explain(&mut self, e: &io::Error) -> ReadError {
-        let counted = self.inner.get_mut().get_mut();
+        let counted = self.inner.inner_mut();
         if let Some(failed) = counted.failed.take() {
             ReadError::Source(failed)
         } else if counted.over {

@@ -8,6 +8,7 @@ use super::error::{ReadError, SignatureError};
 use super::manifest::{MANIFEST_NAME, Manifest};
 use super::module::ModuleInfo;
 use super::signature::{self, Signature};
+use super::stream::Workspace;
 use super::{BundleName, TrustStore};
 use crate::domain::Fix;
 use crate::domain::Sha256;
@@ -82,7 +83,18 @@ pub fn examine(
     limits: &Limits,
     trust: Option<&TrustStore>,
 ) -> Result<Examined, ReadError> {
-    extract_module(name, reader, limits, trust).map(|(examined, _)| examined)
+    examine_in(&mut Workspace::default(), name, reader, limits, trust)
+}
+
+/// As [`examine`], in memory that can be used again.
+pub fn examine_in(
+    workspace: &mut Workspace,
+    name: &BundleName,
+    reader: impl Read,
+    limits: &Limits,
+    trust: Option<&TrustStore>,
+) -> Result<Examined, ReadError> {
+    extract(workspace, name, reader, limits, trust).map(|(examined, _)| examined)
 }
 
 /// As [`examine`], and gives the module's bytes with their signature. They are not to be used before
@@ -93,7 +105,17 @@ pub fn extract_module(
     limits: &Limits,
     trust: Option<&TrustStore>,
 ) -> Result<(Examined, Vec<u8>), ReadError> {
-    let archive = archive::read(reader, limits)?;
+    extract(&mut Workspace::default(), name, reader, limits, trust)
+}
+
+fn extract(
+    workspace: &mut Workspace,
+    name: &BundleName,
+    reader: impl Read,
+    limits: &Limits,
+    trust: Option<&TrustStore>,
+) -> Result<(Examined, Vec<u8>), ReadError> {
+    let archive = archive::read(reader, limits, workspace)?;
     let info = ModuleInfo::read(&archive.module).map_err(|why| ReadError::Module {
         name: archive.module_entry.clone(),
         why,

@@ -2,10 +2,10 @@
 
 use super::spool::Spooled;
 use crate::bundle::{
-    self, BundleName, Examined, Limits, Policy, ReadError, SignatureError, TrustStore, Verdict,
+    self, BundleName, Examined, Limits, Policy, ReadError, SignatureError, Verdict,
 };
 use crate::config::{self, TrustPolicy};
-use crate::service::ServiceError;
+use crate::service::{Core, ServiceError};
 
 /// The rule that a bundle broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(super) struct Good {
 /// The code of a file that has the name of another one.
 pub(super) const NAME_TAKEN: &str = "name-taken";
 
-pub(super) fn limits(config: &config::Ingest) -> Limits {
+fn limits(config: &config::Ingest) -> Limits {
     Limits {
         max_packed_bytes: config.max_bundle_bytes,
         max_unpacked_bytes: config.max_unpacked_bytes,
@@ -41,21 +41,23 @@ pub(super) fn limits(config: &config::Ingest) -> Limits {
 
 /// Examines a bundle on a thread of its own. The inner error is the bundle's fault, the outer one ours.
 pub(super) async fn judge(
+    core: &Core,
     name: &BundleName,
     spooled: &Spooled,
-    limits: Limits,
-    trust: Option<TrustStore>,
-    policy: TrustPolicy,
 ) -> Result<Result<Good, Fault>, ServiceError> {
     let (of, reader) = (name.clone(), spooled.reader());
-    let examined =
-        tokio::task::spawn_blocking(move || bundle::examine(&of, reader, &limits, trust.as_ref()))
-            .await
-            .map_err(|e| {
-                ServiceError::Internal(format!("examining {name} did not come to an end: {e}"))
-            })?;
+    let (limits, trust) = (limits(&core.config.ingest), core.trust.clone());
+    let mut workspace = core.gate.workspace();
+    let examined = tokio::task::spawn_blocking(move || {
+        let examined = bundle::examine_in(&mut workspace, &of, reader, &limits, trust.as_ref());
+        (examined, workspace)
+    });
+    let (examined, workspace) = examined.await.map_err(|e| {
+        ServiceError::Internal(format!("examining {name} did not come to an end: {e}"))
+    })?;
+    core.gate.give_back(workspace);
     match examined {
-        Ok(examined) => Ok(weigh(examined, policy)),
+        Ok(examined) => Ok(weigh(examined, core.config.patch_trust.policy)),
         Err(ReadError::Source(error)) => Err(ServiceError::Unavailable(format!(
             "{name} was received, but its spooled copy cannot be read: {error}; \
              check ingest.spool-directory and send it again"

@@ -12,7 +12,7 @@ mod store;
 use super::failpoint::failpoint;
 use super::{Core, ServiceError};
 use crate::blob::{BlobError, Key};
-use crate::bundle::BundleName;
+use crate::bundle::{BundleName, Workspace};
 use crate::config;
 use crate::db::audit::Actor;
 use crate::db::listen::Change;
@@ -25,6 +25,7 @@ use futures_util::Stream;
 use judge::{Fault, NAME_TAKEN};
 use spool::{SpoolError, Spooled};
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -38,6 +39,9 @@ pub struct Gate {
     receiving: Semaphore,
     /// Bundles being examined and stored.
     working: Semaphore,
+    width: usize,
+    /// Memory that bundles were unpacked in, for those that wait.
+    workspaces: Mutex<Vec<Workspace>>,
 }
 
 impl Gate {
@@ -47,6 +51,31 @@ impl Gate {
         Self {
             receiving: Semaphore::new(width * 4),
             working: Semaphore::new(width),
+            width,
+            workspaces: Mutex::default(),
+        }
+    }
+
+    /// Memory to unpack in. Making it anew for each bundle costs a tenth of unpacking it.
+    fn workspace(&self) -> Workspace {
+        let mut kept = self
+            .workspaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        kept.pop().unwrap_or_default()
+    }
+
+    /// Keeps it for the next bundle, if others are on their way.
+    fn give_back(&self, workspace: Workspace) {
+        let alone = self.receiving.available_permits() + 1 >= self.width * 4;
+        let mut kept = self
+            .workspaces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if alone {
+            kept.clear();
+        } else {
+            kept.push(workspace);
         }
     }
 }
@@ -255,15 +284,7 @@ async fn fresh(
     spooled: &Spooled,
 ) -> Result<Option<Taken>, ServiceError> {
     let filename = name.to_string();
-    let config = &core.config;
-    let judged = judge::judge(
-        name,
-        spooled,
-        judge::limits(&config.ingest),
-        core.trust.clone(),
-        config.patch_trust.policy,
-    );
-    let good = match judged.await? {
+    let good = match judge::judge(core, name, spooled).await? {
         Ok(good) => good,
         Err(fault) => {
             let check = if fault.code.starts_with("sign") {
