@@ -288,7 +288,7 @@ async fn machines_are_moved_by_selector_after_a_preview() {
         number(&test, "select count(*) from machine_overrides").await,
         0
     );
-    let (seq, _) = (number(&test, "select count(*) from audit_log").await, ());
+    let seq = number(&test, "select count(*) from audit_log").await;
     body["dry-run"] = json!(false);
     let done = test
         .post("/machines/move", body.clone())
