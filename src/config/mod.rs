@@ -4,6 +4,7 @@
 //! `model` from them; `checks` finds contradictions; `show` and `reference` print. Nothing here listens or connects.
 
 mod assemble;
+pub mod certificates;
 mod checks;
 mod collect;
 pub(crate) mod connection;
@@ -17,6 +18,7 @@ pub mod reference;
 pub mod show;
 mod suggest;
 mod sync;
+mod tls;
 mod value;
 mod yaml;
 

@@ -1,6 +1,7 @@
 //! Ground layer: the field's words as types. Pure values, parsed once by fallible constructors; no I/O, no clock.
 
 pub mod arch;
+pub mod certificate;
 pub mod event;
 pub mod fix;
 pub mod ids;

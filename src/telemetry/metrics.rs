@@ -4,11 +4,12 @@
 //! conventions; ours follow them. Label values are closed sets: no machine id, no free text. Series that can be known
 //! are there from the start, so that an alert on "no increase" works from the first scrape on.
 
+use super::connections::{ConnectionMetrics, TlsMetrics};
 use super::family::{
     Counters, Histograms, SECONDS, Words, counter, counters, gauge, histogram, histograms, register,
 };
 use super::http::HttpMetrics;
-use super::labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
+use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
 use super::sync::SyncMetrics;
 use prometheus::{
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// What they come over.
     pub connections: Arc<ConnectionMetrics>,
+    /// TLS of the listeners.
+    pub tls: TlsMetrics,
     /// Who they come from.
     pub auth: AuthMetrics,
     /// Requests that the governor turned away.
@@ -69,17 +72,6 @@ pub struct Metrics {
     pub sync: SyncMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
-}
-
-/// Connections of callers.
-#[derive(Debug)]
-pub struct ConnectionMetrics {
-    /// Open now.
-    pub open: IntGauge,
-    /// Closed because their clients kept them waiting.
-    pub cut: Counters<CutOff>,
-    /// Closed at once.
-    pub refused: Counters<Refusal>,
 }
 
 /// Authentication.
@@ -193,25 +185,8 @@ impl Metrics {
         );
         let metrics = Self {
             http: HttpMetrics::new(r),
-            connections: Arc::new(ConnectionMetrics {
-                open: gauge(
-                    r,
-                    "livepatch_connections_open",
-                    "Connections of clients that are open.",
-                ),
-                cut: Counters::new(
-                    r,
-                    "livepatch_connections_cut_total",
-                    "Connections closed because their clients kept them waiting.",
-                    "wait",
-                ),
-                refused: Counters::new(
-                    r,
-                    "livepatch_connections_refused_total",
-                    "Connections closed at once because there were too many.",
-                    "limit",
-                ),
-            }),
+            connections: Arc::new(ConnectionMetrics::new(r)),
+            tls: TlsMetrics::new(r),
             auth: AuthMetrics {
                 duration: Histograms::new(
                     r,

@@ -185,7 +185,9 @@ impl Site {
         };
         let address = tokio::time::timeout(PATIENCE, address).await;
         let address = address.ok().and_then(Result::ok);
-        server.url = format!("http://{}", address.expect("the server did not start"));
+        let tls = self.settings.contains_key("LP_SERVER_TLS_CERTIFICATE");
+        let scheme = if tls { "https" } else { "http" };
+        server.url = format!("{scheme}://{}", address.expect("the server did not start"));
         let ready = format!("{}/readyz", server.url);
         assert_eq!(self.http.get(ready).send().await.unwrap().status(), 200);
         server.ready = started.elapsed();
