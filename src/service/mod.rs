@@ -35,6 +35,7 @@ pub mod promotions;
 mod prune;
 pub mod quarantine;
 pub mod reports;
+pub mod rollouts;
 mod snapshots;
 pub mod storage;
 pub mod sync;

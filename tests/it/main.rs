@@ -66,6 +66,8 @@ mod peer_serving;
 mod promotion;
 mod prune_crash;
 mod quickstart;
+mod rollout_engine;
+mod rollouts;
 mod selected;
 mod slow_clients;
 mod storage;
