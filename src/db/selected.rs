@@ -34,12 +34,12 @@ macro_rules! moved {
             "with hit as materialized (select m.id, m.tier_id",
             source!($source),
             matching!(),
-            " and m.tier_id <> $12 order by m.id for no key update of m),
+            " and m.tier_id <> $14 order by m.id for no key update of m),
         moved as (
-            update machines m set tier_id = $12 from hit where m.id = hit.id returning m.id, hit.tier_id as was),
+            update machines m set tier_id = $14 from hit where m.id = hit.id returning m.id, hit.tier_id as was),
         decided as (
             insert into machine_overrides (machine_id, tier_id, actor, reason)
-            select id, $12, $13, $14 from moved
+            select id, $14, $15, $16 from moved
             on conflict (machine_id) do update set tier_id = excluded.tier_id, at = now(), actor = excluded.actor,
                 reason = excluded.reason)
         select was, count(*) from moved group by was"
@@ -55,15 +55,16 @@ macro_rules! label_effect {
             source!($source),
             matching!(),
             "),
-        own as (
-            select hit.id, count(*) filter (where l.key = any ($14::text[])) as gone,
-                count(*) filter (where not l.from_token and (l.key, l.value) in (
-                    select t.key, t.value from unnest($12::text[], $13::text[]) t(key, value))) as same,
-                count(*) filter (where l.key <> all ($12::text[] || $14::text[])) as others
-            from hit left join machine_labels l on l.machine_id = hit.id group by hit.id)
-        select count(*), count(*) filter (where gone > 0 or same < cardinality($12::text[])),
-            (array_agg(id order by id) filter (where others + cardinality($12::text[]) > $15::bigint))[1]
-        from own"
+        own as materialized (
+            select l.machine_id, bool_or(l.key = any ($16::text[])) as goes,
+                count(*) filter (where t.value = l.value and not l.from_token) as same
+            from hit join machine_labels l on l.machine_id = hit.id
+                left join unnest($14::text[], $15::text[]) t(key, value) on t.key = l.key
+            where l.key = any ($14::text[] || $16::text[]) group by l.machine_id)
+        select (select count(*) from hit), case cardinality($14::text[])
+            when 0 then (select count(*) from own where goes)
+            else (select count(*) from hit)
+                - (select count(*) from own where not goes and same = cardinality($14::text[])) end"
         )
     };
 }
@@ -76,9 +77,9 @@ macro_rules! relabelled {
             source!($source),
             matching!(),
             " order by m.id for key share of m),
-        gone as (delete from machine_labels l using hit where l.machine_id = hit.id and l.key = any ($14::text[]))
+        gone as (delete from machine_labels l using hit where l.machine_id = hit.id and l.key = any ($16::text[]))
         insert into machine_labels (machine_id, key, value)
-        select hit.id, t.key, t.value from hit, unnest($12::text[], $13::text[]) t(key, value) order by 1, 2
+        select hit.id, t.key, t.value from hit, unnest($14::text[], $15::text[]) t(key, value) order by 1, 2
         on conflict (machine_id, key) do update set value = excluded.value, from_token = false
             where machine_labels.from_token or machine_labels.value <> excluded.value"
         )
@@ -94,6 +95,9 @@ statements! {
     SELECT_LABEL_EFFECT_LED = label_effect!(led);
     RELABEL_SELECTED = relabelled!(all);
     RELABEL_SELECTED_LED = relabelled!(led);
+    SELECT_OVERFULL = "select l.machine_id from machine_labels l
+        where l.machine_id in (select d.machine_id from machine_labels d where d.key = $1 and d.value = $2)
+        group by l.machine_id having count(*) > $3::bigint order by 1 limit 1";
 }
 
 /// The machines, as groups that have the same tier, kernel, architecture and patch.
@@ -126,8 +130,6 @@ pub struct LabelEffect {
     pub machines: u64,
     /// Those that do not have it so already.
     pub changed: u64,
-    /// One that would have more labels than a machine may have.
-    pub overfull: Option<MachineId>,
 }
 
 /// Says what a change of labels would do.
@@ -139,15 +141,11 @@ pub async fn label_effect(
     let sql = filter.pick(&SELECT_LABEL_EFFECT, &SELECT_LABEL_EFFECT_LED);
     let (keys, values) = columns(changes.set());
     let remove = removed(changes);
-    let most = Labels::MAX as i64;
-    let params = filter.params(&[&keys, &values, &remove, &most]);
+    let params = filter.params(&[&keys, &values, &remove]);
     let row = run.one(sql, &params).await?;
     Ok(LabelEffect {
         machines: row.get::<_, i64>(0).unsigned_abs(),
         changed: row.get::<_, i64>(1).unsigned_abs(),
-        overfull: row
-            .get::<_, Option<Uuid>>(2)
-            .map(|id| MachineId(id.into_bytes())),
     })
 }
 
@@ -155,15 +153,24 @@ fn removed(changes: &LabelChanges) -> Vec<&str> {
     changes.remove().iter().map(LabelKey::as_str).collect()
 }
 
-/// Changes labels of all the machines as a person's. Take [`super::labels::lock`] and ask [`label_effect`] first.
+/// Changes labels of all the machines as a person's; take [`super::labels::lock`] first. Returns a machine that now has
+/// more labels than a machine may have, if there is one: then nothing of this may be kept.
 pub async fn change_labels(
     run: &impl Run,
     filter: &MachineFilter,
     changes: &LabelChanges,
-) -> Result<(), DbError> {
+) -> Result<Option<MachineId>, DbError> {
     let sql = filter.pick(&RELABEL_SELECTED, &RELABEL_SELECTED_LED);
     let (keys, values) = columns(changes.set());
     let remove = removed(changes);
     let params = filter.params(&[&keys, &values, &remove]);
-    run.exec(sql, &params).await.map(|_| ())
+    run.exec(sql, &params).await?;
+    let Some((key, value)) = changes.set().iter().next() else {
+        return Ok(None);
+    };
+    let most = Labels::MAX as i64;
+    let row = run
+        .opt(&SELECT_OVERFULL, &[&key.as_str(), &value.as_str(), &most])
+        .await?;
+    Ok(row.map(|row| MachineId(row.get::<_, Uuid>(0).into_bytes())))
 }

@@ -77,11 +77,10 @@ pub async fn change_selected(
     }
     let filter = fleet::selected(core, &tx, &request.selector).await?;
     let effect = selected::label_effect(&tx, &filter, &changes).await?;
-    if let Some(machine) = effect.overfull {
-        return Err(too_many(machine));
-    }
     if effect.changed > 0 && !request.dry_run {
-        selected::change_labels(&tx, &filter, &changes).await?;
+        if let Some(machine) = selected::change_labels(&tx, &filter, &changes).await? {
+            return Err(too_many(machine));
+        }
         let entry = Entry {
             actor,
             action: "machine.label",
