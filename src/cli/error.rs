@@ -42,7 +42,7 @@ impl Exit {
             Self::Usage,
             "usage",
             "The command line is wrong, or a destructive command was given without `--yes` where nobody can be asked. \
-             Nothing was sent.",
+             Nothing was changed.",
         ),
         (
             Self::Auth,

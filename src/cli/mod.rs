@@ -21,6 +21,7 @@ pub mod policy;
 pub mod prompt;
 pub mod report;
 pub mod rollout;
+pub mod selected;
 pub mod session;
 pub mod storage;
 pub mod store;

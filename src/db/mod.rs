@@ -29,6 +29,7 @@ pub mod retention;
 pub mod rollout_labels;
 pub mod rollouts;
 mod run;
+pub mod selected;
 pub mod sessions;
 pub mod staged;
 pub mod sync;
@@ -76,6 +77,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         quarantine::ALL,
         fleet::ALL,
         reports::ALL,
+        selected::ALL,
         sessions::ALL,
         staged::ALL,
         sync::ALL,

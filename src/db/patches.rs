@@ -104,6 +104,18 @@ pub struct Group {
     pub machines: u64,
 }
 
+impl Group {
+    pub(super) fn from_row(row: &Row) -> Self {
+        Self {
+            tier_id: row.get(0),
+            kernel: row.get(1),
+            architecture: Architecture::from_code(row.get(2)),
+            applied: PatchVersion::from_code(row.get(3)),
+            machines: row.get::<_, i64>(4).unsigned_abs(),
+        }
+    }
+}
+
 /// Adds a patch if it is not there. Returns its id and whether it is new.
 pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool), DbError> {
     if let Some(row) = run.opt(&INSERT_PATCH, &[&version.code()]).await? {
@@ -253,14 +265,5 @@ pub async fn fleet(
     let rows = run
         .rows(&SELECT_FLEET, &[&tiers, &applied.map(PatchVersion::code)])
         .await?;
-    Ok(rows
-        .iter()
-        .map(|row| Group {
-            tier_id: row.get(0),
-            kernel: row.get(1),
-            architecture: Architecture::from_code(row.get(2)),
-            applied: PatchVersion::from_code(row.get(3)),
-            machines: row.get::<_, i64>(4).unsigned_abs(),
-        })
-        .collect())
+    Ok(rows.iter().map(Group::from_row).collect())
 }

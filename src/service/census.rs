@@ -7,8 +7,9 @@
 //! Invariant: of many machines no counts older than [`Census::stale_after`] are given out.
 
 use super::{Core, ServiceError};
-use crate::db::DbError;
+use crate::db::filter::MachineFilter;
 use crate::db::reports::{self as rows, CensusRow};
+use crate::db::{DbError, Tx};
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -85,22 +86,7 @@ pub async fn count_anew(core: &Core) -> Result<(), DbError> {
 
 async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
     let (begun, as_of) = (Instant::now(), Timestamp::now());
-    let mut conn = core.db.conn().await?;
-    let work = async {
-        let tx = conn.begin_read().await?;
-        let rows = rows::census(&tx).await?;
-        tx.commit().await?;
-        Ok::<_, DbError>(rows)
-    };
-    let Ok(rows) = tokio::time::timeout(PATIENCE, work).await else {
-        // The connection still waits for the answer; nobody else may get it.
-        conn.discard();
-        return Err(DbError::Unavailable(format!(
-            "the machines were not counted within {} s",
-            PATIENCE.as_secs()
-        )));
-    };
-    let rows = rows?;
+    let rows = patiently(core, async |tx: &Tx<'_>| rows::census(tx).await).await?;
     let census = Arc::new(Census {
         machines: rows.iter().map(|row| row.machines).sum(),
         rows,
@@ -110,4 +96,32 @@ async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
     });
     core.counts.last.store(Some(Arc::clone(&census)));
     Ok(census)
+}
+
+/// The machines that a filter lets through, counted now. Kept counts know nothing of labels.
+pub(super) async fn of(core: &Core, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
+    patiently(core, async |tx: &Tx<'_>| rows::census_of(tx, filter).await).await
+}
+
+/// Counts in a transaction of its own and gives up when it takes too long.
+async fn patiently(
+    core: &Core,
+    count: impl AsyncFnOnce(&Tx<'_>) -> Result<Vec<CensusRow>, DbError>,
+) -> Result<Vec<CensusRow>, DbError> {
+    let mut conn = core.db.conn().await?;
+    let work = async {
+        let tx = conn.begin_read().await?;
+        let rows = count(&tx).await?;
+        tx.commit().await?;
+        Ok::<_, DbError>(rows)
+    };
+    if let Ok(rows) = tokio::time::timeout(PATIENCE, work).await {
+        return rows;
+    }
+    // The connection still waits for the answer; nobody else may get it.
+    conn.discard();
+    Err(DbError::Unavailable(format!(
+        "the machines were not counted within {} s",
+        PATIENCE.as_secs()
+    )))
 }

@@ -230,6 +230,27 @@ pub const SAMPLES: &[Sample] = &[
         "machine.move",
     ),
     change(
+        "machines.move-selected",
+        ("POST", "/machines/move"),
+        Some(r#"{"selector":"kernel=5.15*","tier":"edge","reason":"a canary rack"}"#),
+        Role::Operator,
+        "machine.move",
+    ),
+    change(
+        "machines.label",
+        ("PATCH", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/labels"),
+        Some(r#"{"set":{"rack":"r1"},"remove":["old"],"reason":"moved"}"#),
+        Role::Operator,
+        "machine.label",
+    ),
+    change(
+        "machines.label-selected",
+        ("POST", "/machines/label"),
+        Some(r#"{"selector":"rack=r1","set":{"rack":"r2"},"reason":"renamed"}"#),
+        Role::Operator,
+        "machine.label",
+    ),
+    change(
         "machines.revoke",
         ("POST", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/revoke"),
         Some(r#"{"reason":"stolen"}"#),

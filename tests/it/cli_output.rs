@@ -84,6 +84,9 @@ fn requests_are_frozen_and_refuse_unknown_keys() {
     request::<SyncTokenCreate>("sync-token-create");
     request::<MachineMove>("machine-move");
     request::<MachineRevoke>("machine-revoke");
+    request::<MachineLabel>("machine-label");
+    request::<SelectedLabel>("selected-label");
+    request::<SelectedMove>("selected-move");
     request::<CaptureStart>("capture-start");
 }
 
@@ -188,6 +191,11 @@ fn tokens_and_machines() {
     assert!(!format!("{created:?}").contains("lpa_abc"));
     answer::<Page<AuthTokenEntry>>("auth-tokens");
     answer::<Machine>("machine");
+    answer::<LabelOutcome>("label-outcome");
+    answer::<LabelOutcome>("label-outcome-dry");
+    answer::<MoveOutcome>("move-outcome");
+    answer::<MoveOutcome>("move-outcome-dry");
+    answer::<MoveOutcome>("move-outcome-none");
     let machines: Page<Machine> = answer("machines");
     insta::assert_snapshot!("machines-on-a-terminal", machines.show(&view(true)));
     answer::<Page<HistoryEntry>>("history");

@@ -14,6 +14,7 @@ mod payloads;
 mod policies;
 mod reports;
 mod rollouts;
+mod selected;
 mod sessions;
 mod sync;
 mod sync_tokens;
@@ -47,6 +48,9 @@ pub use rollouts::{
     ForecastQuery, PatchForecast, PhaseForecast, PolicyChange, PolicyOutcome, PolicyPlan,
     PolicySet, PolicyUnset, RolloutAct, RolloutDetail, RolloutEntry, RolloutEvent, RolloutForecast,
     RolloutGate, RolloutHealth, RolloutKernel, RolloutQuery, TierForecast,
+};
+pub use selected::{
+    LabelOutcome, MachineLabel, MoveOutcome, SelectedLabel, SelectedMove, TierMachines,
 };
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
