@@ -4,7 +4,7 @@ use super::client::parse_url;
 use super::output::Format;
 use super::{
     admin, audit, capture, job, login, machine, patch, policy, report, rollout, session, storage,
-    sync, sync_tokens, tier, token,
+    sync, sync_tokens, tier, token, webhook,
 };
 use crate::domain::{Architecture, KernelVersion, Scope, Selector};
 use crate::wire::admin::WireScope;
@@ -141,6 +141,9 @@ pub enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Webhooks: tell other programs what happens
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Record raw requests of one machine or address, secrets masked
     #[command(subcommand)]
     Capture(capture::CaptureCommand),

@@ -175,6 +175,14 @@ pub enum CliError {
         /// What the server says.
         why: String,
     },
+    /// A webhook did not take the event that tries it out.
+    #[error("the webhook {webhook:?} did not take the event: {why}")]
+    Delivery {
+        /// Its name.
+        webhook: String,
+        /// What the server says.
+        why: String,
+    },
 }
 
 fn problem_text(problem: &Problem) -> String {
@@ -208,6 +216,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Io { .. }
             | Self::Job { .. }
+            | Self::Delivery { .. }
             | Self::Sync { waits: false, .. } => Exit::Failure,
         }
     }
@@ -250,6 +259,9 @@ impl CliError {
             }
             Self::Sync { .. } => {
                 "see what it did: livepatch-admin sync report ID; what was fetched is not fetched again"
+            }
+            Self::Delivery { .. } => {
+                "see that the receiver answers with a status of 200 to 299, and try again: livepatch-admin webhook test NAME"
             }
             Self::LoginRefused(_) => {
                 "check name and password; `livepatch-admin admin passwd NAME` by another administrator sets a new one"

@@ -31,6 +31,7 @@ pub mod tier;
 pub mod times;
 pub mod token;
 pub mod upload;
+pub mod webhook;
 
 mod run;
 

@@ -138,6 +138,13 @@ impl Sender {
     }
 }
 
+/// Scheme, host and port of a webhook's URL: what of it everybody may know.
+pub fn origin(url: &str) -> String {
+    url.parse::<Url>()
+        .map(|url| url.origin().ascii_serialization())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +196,19 @@ mod tests {
             free.check(&format!("https://h/{}", "a".repeat(2000)))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_follows_the_host_is_not_for_everybody() {
+        for (url, shown) in [
+            (
+                "https://hooks.example/services/T0/B0/key?token=x",
+                "https://hooks.example",
+            ),
+            ("http://[::1]:8080/a", "http://[::1]:8080"),
+        ] {
+            assert_eq!(origin(url), shown);
+        }
     }
 
     #[test]

@@ -441,6 +441,56 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "sync.reset",
     ),
+    read("webhooks.list", "/webhooks"),
+    change(
+        "webhooks.create",
+        ("POST", "/webhooks"),
+        Some(
+            r#"{"name":"fresh","url":"https://hooks.example/a?b=c","events":["patch.*","sync.failed"]}"#,
+        ),
+        Role::Admin,
+        "webhook.add",
+    ),
+    read(
+        "webhook-deliveries.list",
+        "/webhook-deliveries?webhook=hook&state=dead",
+    ),
+    read("webhook-deliveries.show", "/webhook-deliveries/1"),
+    change(
+        "webhooks.retry",
+        ("POST", "/webhooks/hook/retry"),
+        Some(r#"{"deliveries":[1]}"#),
+        Role::Operator,
+        "webhook.retry",
+    ),
+    change(
+        "webhooks.test",
+        ("POST", "/webhooks/hook/test"),
+        None,
+        Role::Admin,
+        "webhook.test",
+    ),
+    change(
+        "webhooks.disable",
+        ("POST", "/webhooks/hook/disable"),
+        None,
+        Role::Admin,
+        "webhook.disable",
+    ),
+    change(
+        "webhooks.enable",
+        ("POST", "/webhooks/hook/enable"),
+        None,
+        Role::Admin,
+        "webhook.enable",
+    ),
+    change(
+        "webhooks.remove",
+        ("DELETE", "/webhooks/hook"),
+        None,
+        Role::Admin,
+        "webhook.remove",
+    ),
     read("jobs.list", "/jobs"),
     read("jobs.show", "/jobs/1"),
     // Last, because it ends the session that the others use.
@@ -489,6 +539,16 @@ pub async fn seed(test: &TestAdmin) {
         "insert into rollouts (patch_id, tier_id, flavour, state, requested_by)
             select p.id, t.id, 'f' || n, (array[1, 2, 4, 2, 2])[n], 'somebody'
             from patches p, tiers t, generate_series(1, 5) n where t.name = 'edge' order by n",
+    )
+    .await
+    .unwrap();
+    // A webhook, and an event that did not reach it.
+    rows.batch_execute(
+        r#"insert into webhooks (name, url, secret, created_by) values ('hook', 'https://hooks.example/', 'whsec_QUFB', 'admin');
+         insert into outbox (kind, body)
+            values ('webhook.test', '{"type":"webhook.test","timestamp":"2026-01-01T00:00:00Z","data":{"webhook":"hook","actor":"admin"}}');
+         insert into deliveries (event_id, webhook_id, state, attempts, last_error, tried_at, ended_at)
+            select o.id, w.id, 'dead', 1, 'it answers 500', now(), now() from outbox o, webhooks w"#,
     )
     .await
     .unwrap();

@@ -133,6 +133,12 @@ fn wrong_arguments_are_refused_before_anything_is_sent() {
         ("--url ftp://h tier list", "http://HOST"),
         ("--url http://u:p@h tier list", "credentials"),
         ("admin add x --role root", "viewer, operator, admin"),
+        ("webhook add ops", "<URL>"),
+        ("webhook add ops https://h/ --event patch", "patch.promoted"),
+        (
+            "webhook deliveries --state broken",
+            "pending, delivered or dead",
+        ),
         ("nonsense", "unrecognized subcommand"),
     ] {
         let words = std::iter::once("livepatch-admin").chain(line.split(' '));
@@ -145,6 +151,8 @@ fn wrong_arguments_are_refused_before_anything_is_sent() {
         "auth-token list",
         "auth-token revoke my-token",
         "auth-token create list stable",
+        "webhook add ops https://h/ --event patch.* --event sync.failed",
+        "webhook retry ops 1 2",
         "tier list -o json",
         "-y tier delete lab --move-to stable",
         "capture start --address ::1 --machine 0f1e2d3c4b5a69788796a5b4c3d2e1f0",

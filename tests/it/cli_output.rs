@@ -82,6 +82,9 @@ fn requests_are_frozen_and_refuse_unknown_keys() {
     request::<SyncConfirm>("sync-confirm");
     request::<AuthTokenCreate>("auth-token-create");
     request::<SyncTokenCreate>("sync-token-create");
+    let hook: WebhookCreate = request("webhook-create");
+    assert!(!format!("{hook:?}").contains("canary"));
+    request::<WebhookRetry>("webhook-retry");
     request::<MachineMove>("machine-move");
     request::<MachineRevoke>("machine-revoke");
     request::<MachineLabel>("machine-label");
@@ -113,6 +116,10 @@ fn queries_refuse_unknown_keys() {
         (
             "audit",
             serde_json::from_str::<AuditQuery>(r#"{"x":"1"}"#).is_err(),
+        ),
+        (
+            "deliveries",
+            serde_json::from_str::<WebhookDeliveryQuery>(r#"{"x":"1"}"#).is_err(),
         ),
         (
             "tier delete",
@@ -182,6 +189,17 @@ fn what_comes_from_upstream() {
     assert!(!format!("{created:?}").contains("lpy_abc"));
     answer::<Page<SyncTokenEntry>>("sync-tokens");
     answer::<Page<PeerEntry>>("sync-peers");
+}
+
+#[test]
+fn webhooks_and_deliveries() {
+    answer::<Page<Webhook>>("webhooks");
+    let created: WebhookCreated = answer("webhook-created");
+    assert_eq!(created.show(&view(true)), "whsec_abc");
+    assert!(!format!("{created:?}").contains("whsec_abc"));
+    answer::<WebhookDelivery>("webhook-delivery");
+    answer::<Page<WebhookDelivery>>("webhook-deliveries");
+    answer::<WebhookRetried>("webhook-retried");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod admin_samples;
 mod admin_sessions;
 mod admin_throttle;
 mod admin_tokens;
+mod admin_webhooks;
 mod airgap;
 mod airgap_faults;
 mod airgap_format;

@@ -306,16 +306,8 @@ async fn one_replica_leads_and_either_may_be_asked() {
 }
 
 /// What `livepatch-admin` says, and its exit code.
-async fn command(server: &TestServer, args: &'static [&'static str]) -> (i32, String) {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_livepatch-admin"));
-    command
-        .args(args)
-        .env("LIVEPATCH_URL", &server.url)
-        .env("LIVEPATCH_ADMIN_AUTH", "admin:correct horse battery")
-        .env("XDG_STATE_HOME", server.folder.path());
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap())
-        .await
-        .unwrap();
+async fn command(server: &TestServer, args: &[&str]) -> (i32, String) {
+    let output = server.command(args).await;
     let said = [output.stdout, output.stderr].concat();
     (
         output.status.code().unwrap(),

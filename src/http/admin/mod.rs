@@ -23,5 +23,6 @@ mod sync;
 mod sync_tokens;
 mod tiers;
 mod tokens;
+mod webhooks;
 
 pub use api::{openapi, routes};

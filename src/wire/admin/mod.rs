@@ -20,6 +20,7 @@ mod sync;
 mod sync_tokens;
 mod tiers;
 mod tokens;
+mod webhooks;
 
 pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
@@ -65,6 +66,10 @@ pub use sync::{
 pub use sync_tokens::{PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
+pub use webhooks::{
+    DeliveryState, Webhook, WebhookCreate, WebhookCreated, WebhookDelivery, WebhookDeliveryQuery,
+    WebhookRetried, WebhookRetry,
+};
 
 /// Base path of the admin API.
 pub const BASE: &str = "/v1/admin";

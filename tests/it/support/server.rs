@@ -10,6 +10,7 @@ use livepatch_onprem::service::{Core, auth};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -154,6 +155,19 @@ impl TestServer {
         let text = answer.text().await.unwrap();
         assert!(status.is_success(), "{method} {path}: {status} {text}");
         serde_json::from_str(&text).unwrap_or(Value::Null)
+    }
+
+    /// What `livepatch-admin` says of these arguments, as the administrator.
+    pub async fn command(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_livepatch-admin"));
+        command
+            .args(args)
+            .env("LIVEPATCH_URL", &self.url)
+            .env("LIVEPATCH_ADMIN_AUTH", format!("{ADMIN}:{PASSWORD}"))
+            .env("XDG_STATE_HOME", self.folder.path());
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap()
     }
 
     /// Takes a real bundle in through the admin API.
