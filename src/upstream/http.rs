@@ -5,11 +5,12 @@
 //! comes more slowly than [`SLOWEST`] is given up.
 
 use super::UpstreamError;
-use crate::config::Proxy;
+use crate::config::{PatchSync, Proxy};
+use crate::domain::certificate::pkcs8;
 use bytes::Bytes;
-use reqwest::{Certificate, NoProxy, Response, Url, redirect};
+use reqwest::{Certificate, Identity, NoProxy, Response, Url, redirect};
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long making a connection may take.
@@ -20,6 +21,45 @@ pub const SLOWEST: u64 = 1 << 10;
 const MAX_REDIRECTS: usize = 3;
 /// The most of a server's own explanation that is repeated, in characters.
 const MAX_TOLD: usize = 300;
+
+/// Files for TLS, each with the configuration key that names it, for errors.
+struct TlsFiles<'a> {
+    /// Authorities (PEM) to trust besides the system's.
+    ca: Option<(&'a str, &'a Path)>,
+    /// A certificate to show and its key.
+    identity: Option<[(&'a str, &'a Path); 2]>,
+}
+
+impl TlsFiles<'_> {
+    fn apply(
+        &self,
+        mut builder: reqwest::ClientBuilder,
+    ) -> Result<reqwest::ClientBuilder, UpstreamError> {
+        let wrong = |(key, path): (&str, &Path), why: &str| {
+            UpstreamError::Local(format!("{key}: {}: {why}", path.display()))
+        };
+        let read = |file: (&str, &Path)| {
+            std::fs::read(file.1).map_err(|error| wrong(file, &error.to_string()))
+        };
+        if let Some(file) = self.ca {
+            let certificates =
+                Certificate::from_pem_bundle(&read(file)?).map_err(|e| wrong(file, &chain(&e)))?;
+            if certificates.is_empty() {
+                return Err(wrong(file, "there is no PEM certificate in it"));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some([certificate, key]) = self.identity {
+            let private = pkcs8(&read(key)?).ok_or_else(|| {
+                wrong(key, "holds no private key in PEM form without a passphrase")
+            })?;
+            let identity = Identity::from_pkcs8_pem(&read(certificate)?, &private)
+                .map_err(|_| wrong(certificate, "holds no certificate in PEM form of that key"))?;
+            builder = builder.identity(identity);
+        }
+        Ok(builder)
+    }
+}
 
 /// A client, and what must not be repeated.
 #[derive(Clone)]
@@ -41,6 +81,37 @@ impl Http {
     pub fn new(
         ca: Option<&Path>,
         ca_key: &str,
+        proxy: &Proxy,
+        patience: Duration,
+    ) -> Result<Self, UpstreamError> {
+        let files = TlsFiles {
+            ca: ca.map(|path| (ca_key, path)),
+            identity: None,
+        };
+        Self::with(&files, proxy, patience)
+    }
+
+    /// The client for the upstream server.
+    pub fn upstream(config: &PatchSync) -> Result<Self, UpstreamError> {
+        fn file<'a>(key: &'a str, path: &'a Option<PathBuf>) -> Option<(&'a str, &'a Path)> {
+            Some((key, path.as_deref()?))
+        }
+        let pair = (
+            file(
+                "patch-sync.upstream-tls-certificate",
+                &config.upstream_tls_certificate,
+            ),
+            file("patch-sync.upstream-tls-key", &config.upstream_tls_key),
+        );
+        let files = TlsFiles {
+            ca: file("patch-sync.upstream-ca", &config.upstream_ca),
+            identity: pair.0.zip(pair.1).map(<[_; 2]>::from),
+        };
+        Self::with(&files, &config.proxy, config.stall_timeout)
+    }
+
+    fn with(
+        files: &TlsFiles<'_>,
         proxy: &Proxy,
         patience: Duration,
     ) -> Result<Self, UpstreamError> {
@@ -88,16 +159,7 @@ impl Http {
                 builder = builder.proxy(made.no_proxy(except.clone()));
             }
         }
-        if let Some(path) = ca {
-            let wrong =
-                |why: String| UpstreamError::Local(format!("{ca_key}: {}: {why}", path.display()));
-            let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| wrong(chain(&e)))?;
-            if certificates.is_empty() {
-                return Err(wrong("there is no PEM certificate in it".to_owned()));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
+        builder = files.apply(builder)?;
         let client = builder
             .build()
             .map_err(|e| UpstreamError::Local(format!("no HTTP client: {}", chain(&e))))?;
