@@ -12,6 +12,7 @@ mod downloads;
 mod error;
 mod files;
 pub mod keys;
+pub mod lines;
 mod load;
 mod model;
 pub mod reference;

@@ -11,6 +11,7 @@ use super::family::{
 use super::http::HttpMetrics;
 use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
+use super::rollouts::RolloutMetrics;
 use super::sync::SyncMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -70,6 +71,8 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// What is fetched from elsewhere.
     pub sync: SyncMetrics,
+    /// Rollouts.
+    pub rollouts: RolloutMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
 }
@@ -347,6 +350,7 @@ impl Metrics {
                 ),
             },
             sync: SyncMetrics::new(r),
+            rollouts: RolloutMetrics::new(r),
             audit_head: gauge(
                 r,
                 "livepatch_audit_chain_head",

@@ -7,6 +7,7 @@ mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod rollouts;
 mod sync;
 
 pub use connections::{ConnectionMetrics, TlsMetrics};
@@ -21,4 +22,5 @@ pub use metrics::{
     Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;

@@ -65,6 +65,8 @@ mod peer_serving;
 mod promotion;
 mod prune_crash;
 mod quickstart;
+mod rollout_engine;
+mod rollouts;
 mod slow_clients;
 mod storage;
 mod support;

@@ -367,6 +367,25 @@ impl Server {
         } else {
             "unapplied"
         };
+        self.report(machine, token, state, applied).await
+    }
+
+    /// A machine checks in and reports that the patch could not be inserted, until it is told that that was stored.
+    pub async fn failed(&self, machine: u128, token: &str) {
+        until("a report of a failure is stored", async || {
+            let answer = self.report(machine, token, "apply-failed", None).await;
+            answer.unwrap().expect(200)["stored"] == true
+        })
+        .await;
+    }
+
+    async fn report(
+        &self,
+        machine: u128,
+        token: &str,
+        state: &str,
+        applied: Option<&str>,
+    ) -> Result<Answer, Died> {
         let report = json!({
             "Client-Version": "v10.8.3", "Architecture": "amd64", "CPU-Model": "test",
             "Status": [{ "Kernel": kmod::kernel().to_string(), "Running": true, "Livepatch": {
