@@ -93,19 +93,20 @@ impl Http {
 
     /// The client for the upstream server.
     pub fn upstream(config: &PatchSync) -> Result<Self, UpstreamError> {
-        fn file<'a>(key: &'a str, path: &'a Option<PathBuf>) -> Option<(&'a str, &'a Path)> {
-            Some((key, path.as_deref()?))
+        fn file<'a>(key: &'a str, path: Option<&'a PathBuf>) -> Option<(&'a str, &'a Path)> {
+            Some((key, path?))
         }
-        let pair = (
-            file(
-                "patch-sync.upstream-tls-certificate",
-                &config.upstream_tls_certificate,
-            ),
-            file("patch-sync.upstream-tls-key", &config.upstream_tls_key),
+        let certificate = file(
+            "patch-sync.upstream-tls-certificate",
+            config.upstream_tls_certificate.as_ref(),
+        );
+        let key = file(
+            "patch-sync.upstream-tls-key",
+            config.upstream_tls_key.as_ref(),
         );
         let files = TlsFiles {
-            ca: file("patch-sync.upstream-ca", &config.upstream_ca),
-            identity: pair.0.zip(pair.1).map(<[_; 2]>::from),
+            ca: file("patch-sync.upstream-ca", config.upstream_ca.as_ref()),
+            identity: certificate.zip(key).map(<[_; 2]>::from),
         };
         Self::with(&files, &config.proxy, config.stall_timeout)
     }

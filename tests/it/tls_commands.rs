@@ -159,7 +159,17 @@ async fn every_command_shows_a_certificate_when_asked_and_says_what_is_missing()
         "--duration",
         "1s",
     ];
-    let enable = ["--state-dir", state, "enable", "--server", url, "lpa_none"];
+    let kernel = kmod::kernel().to_string();
+    let enable = [
+        "--state-dir",
+        state,
+        "--kernel",
+        &kernel,
+        "enable",
+        "--server",
+        url,
+        "lpa_none",
+    ];
     for (program, args, passed) in [
         (ADMIN, &["tier", "list", "--url", url][..], Some("edge")),
         (SERVER, &["healthcheck", "--url", url], None),
