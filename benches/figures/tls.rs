@@ -27,7 +27,10 @@ fn certificate(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
         .output()
         .context("openssl does not run; tests/setup.sh bench installs it")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "openssl made no certificate: {said}");
+    ensure!(
+        output.status.success(),
+        "openssl made no certificate: {said}"
+    );
     Ok((certificate, key))
 }
 

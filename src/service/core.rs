@@ -8,6 +8,7 @@ use super::ingest::Gate;
 use super::jobs::Runner;
 use super::peer::Indexes;
 use super::snapshots::Snapshots;
+use super::webhooks::Webhooks;
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
 use crate::config::Config;
@@ -51,6 +52,8 @@ pub struct Core {
     pub jobs: Runner,
     /// Indexes for other servers.
     pub indexes: Indexes,
+    /// Delivers events to webhooks.
+    pub webhooks: Webhooks,
     /// Cancelled when the server is told to stop.
     pub stopping: CancellationToken,
 }

@@ -1,16 +1,15 @@
-//! The client for everything that this server asks of others by HTTP: upstream servers and the contracts service.
+//! The client for what this server asks of others by HTTP: upstream servers and webhooks.
 //!
 //! Invariants: a redirect to another scheme, host or port is an error; proxies are those of `patch-sync.proxy.*` and never
 //! the environment's; nothing secret (proxy credentials, tokens) is in an error's text; nothing waits for ever, and what
 //! comes more slowly than [`SLOWEST`] is given up.
 
 use super::UpstreamError;
+use super::tls::TlsFiles;
 use crate::config::{PatchSync, Proxy};
-use crate::domain::certificate::pkcs8;
 use bytes::Bytes;
-use reqwest::{Certificate, Identity, NoProxy, Response, Url, redirect};
+use reqwest::{ClientBuilder, NoProxy, Response, Url, redirect};
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long making a connection may take.
@@ -21,45 +20,6 @@ pub const SLOWEST: u64 = 1 << 10;
 const MAX_REDIRECTS: usize = 3;
 /// The most of a server's own explanation that is repeated, in characters.
 const MAX_TOLD: usize = 300;
-
-/// Files for TLS, each with the configuration key that names it, for errors.
-struct TlsFiles<'a> {
-    /// Authorities (PEM) to trust besides the system's.
-    ca: Option<(&'a str, &'a Path)>,
-    /// A certificate to show and its key.
-    identity: Option<[(&'a str, &'a Path); 2]>,
-}
-
-impl TlsFiles<'_> {
-    fn apply(
-        &self,
-        mut builder: reqwest::ClientBuilder,
-    ) -> Result<reqwest::ClientBuilder, UpstreamError> {
-        let wrong = |(key, path): (&str, &Path), why: &str| {
-            UpstreamError::Local(format!("{key}: {}: {why}", path.display()))
-        };
-        let read = |file: (&str, &Path)| {
-            std::fs::read(file.1).map_err(|error| wrong(file, &error.to_string()))
-        };
-        if let Some(file) = self.ca {
-            let certificates =
-                Certificate::from_pem_bundle(&read(file)?).map_err(|e| wrong(file, &chain(&e)))?;
-            if certificates.is_empty() {
-                return Err(wrong(file, "there is no PEM certificate in it"));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if let Some([certificate, key]) = self.identity {
-            let private = pkcs8(&read(key)?).ok_or_else(|| {
-                wrong(key, "holds no private key in PEM form without a passphrase")
-            })?;
-            let identity = Identity::from_pkcs8_pem(&read(certificate)?, &private)
-                .map_err(|_| wrong(certificate, "holds no certificate in PEM form of that key"))?;
-            builder = builder.identity(identity);
-        }
-        Ok(builder)
-    }
-}
 
 /// A client, and what must not be repeated.
 #[derive(Clone)]
@@ -76,46 +36,9 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// A client that trusts the authorities in `ca` (PEM) besides the system's, goes through `proxy` if that is enabled, and
-    /// waits at most `patience` for an answer to begin. `ca_key` is the configuration key of `ca`, for errors.
-    pub fn new(
-        ca: Option<&Path>,
-        ca_key: &str,
-        proxy: &Proxy,
-        patience: Duration,
-    ) -> Result<Self, UpstreamError> {
-        let files = TlsFiles {
-            ca: ca.map(|path| (ca_key, path)),
-            identity: None,
-        };
-        Self::with(&files, proxy, patience)
-    }
-
-    /// The client for the upstream server.
+    /// The client for the upstream server: with the authorities and the certificate that are configured for it, following
+    /// redirects within it only.
     pub fn upstream(config: &PatchSync) -> Result<Self, UpstreamError> {
-        fn file<'a>(key: &'a str, path: Option<&'a PathBuf>) -> Option<(&'a str, &'a Path)> {
-            Some((key, path?))
-        }
-        let certificate = file(
-            "patch-sync.upstream-tls-certificate",
-            config.upstream_tls_certificate.as_ref(),
-        );
-        let key = file(
-            "patch-sync.upstream-tls-key",
-            config.upstream_tls_key.as_ref(),
-        );
-        let files = TlsFiles {
-            ca: file("patch-sync.upstream-ca", config.upstream_ca.as_ref()),
-            identity: certificate.zip(key).map(<[_; 2]>::from),
-        };
-        Self::with(&files, &config.proxy, config.stall_timeout)
-    }
-
-    fn with(
-        files: &TlsFiles<'_>,
-        proxy: &Proxy,
-        patience: Duration,
-    ) -> Result<Self, UpstreamError> {
         let same_server = redirect::Policy::custom(|attempt| {
             let from = attempt.previous().last().map(Url::origin);
             if from.as_ref() != Some(&attempt.url().origin()) {
@@ -126,11 +49,24 @@ impl Http {
                 attempt.follow()
             }
         });
-        let mut builder = reqwest::Client::builder()
+        let files = TlsFiles::of_upstream(config);
+        Self::with(&files, &config.proxy, config.stall_timeout, |client| {
+            client.redirect(same_server)
+        })
+    }
+
+    /// A client with TLS as these files say, that goes through `proxy` if that is enabled, and waits at most `patience` for
+    /// an answer to begin. `adapt` says which redirects are followed, and whatever else is not common to all.
+    pub(super) fn with(
+        files: &TlsFiles<'_>,
+        proxy: &Proxy,
+        patience: Duration,
+        adapt: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self, UpstreamError> {
+        let mut builder = adapt(reqwest::Client::builder())
             .user_agent(concat!("livepatch-onprem/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT.min(patience))
             .pool_idle_timeout(Duration::from_secs(20))
-            .redirect(same_server)
             .no_proxy();
         let mut secrets = Vec::new();
         if proxy.enabled {
@@ -259,7 +195,7 @@ impl Http {
 }
 
 /// A proxy's URL; `http://` may be left out.
-fn proxy_url(text: &str) -> Option<Url> {
+pub(super) fn proxy_url(text: &str) -> Option<Url> {
     let text = text.trim();
     let whole = if text.contains("://") {
         text.to_owned()
@@ -362,7 +298,7 @@ impl Pace {
 }
 
 /// An error with its causes, which reqwest leaves out of `Display`.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -399,9 +335,13 @@ mod tests {
             http: Secret::new("http://user:hunter2@proxy:3128"),
             ..Proxy::default()
         };
-        let http = Http::new(None, "ca", &proxy, Duration::from_secs(1))
-            .unwrap()
-            .hiding("lpy_token");
+        let through = |proxy: Proxy| {
+            Http::upstream(&PatchSync {
+                proxy,
+                ..PatchSync::default()
+            })
+        };
+        let http = through(proxy).unwrap().hiding("lpy_token");
         let told = http.hide("tunnel to http://user:hunter2@proxy:3128 with lpy_token and hunter2");
         assert!(
             !told.contains("hunter2") && !told.contains("lpy_token"),
@@ -412,7 +352,7 @@ mod tests {
             https: Secret::new("ftp://user:hunter2@proxy"),
             ..Proxy::default()
         };
-        let error = Http::new(None, "ca", &wrong, Duration::from_secs(1)).unwrap_err();
+        let error = through(wrong).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("patch-sync.proxy.https") && !text.contains("hunter2"),

@@ -80,6 +80,7 @@ mod tls_commands;
 mod tls_files;
 mod tls_outward;
 mod tls_slow;
+mod webhook_delivery;
 mod webhooks;
 mod wire;
 mod wire_reports;

@@ -1,4 +1,4 @@
-//! TLS to what the server asks: PostgreSQL, S3 and the contracts service (upstream servers are in `peer_connection.rs`).
+//! TLS to what the server asks: PostgreSQL, S3, the contracts service and webhooks (upstream servers are in `peer_connection.rs`).
 //! Of each: a good certificate, one of a stranger, one for another name, and one that expired.
 
 use crate::support::contracts::ContractsServer;
@@ -9,11 +9,12 @@ use crate::support::s3;
 use livepatch_onprem::app;
 use livepatch_onprem::blob::Store;
 use livepatch_onprem::config::{
-    Config, Contracts, Database, PatchStorage, Proxy, StorageKind, TrustPolicy,
+    Config, Contracts, Database, PatchStorage, Proxy, StorageKind, TrustPolicy, Webhooks,
 };
 use livepatch_onprem::db::Db;
 use livepatch_onprem::domain::Secret;
 use livepatch_onprem::upstream::contracts::Client;
+use livepatch_onprem::upstream::webhook::{Message, SendError, Sender};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -187,6 +188,37 @@ async fn the_contracts_service_is_believed_only_by_its_authority_name_and_date()
             (Ok(()), None) => {}
             (Err(error), Some(why)) => {
                 assert!(error.to_string().contains(why), "{why}: {error}");
+            }
+            (answer, _) => panic!("{refused:?}: {answer:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn webhooks_are_believed_only_by_their_authority_name_and_date() {
+    let pki = Pki::new();
+    let taking = axum::Router::new().fallback(|| async { "taken" });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, taking).await });
+    let config = Webhooks {
+        ca: Some(pki.authority.file(pki.folder.path(), "ca.pem")),
+        allow_private_addresses: true,
+        ..Webhooks::default()
+    };
+    let sender = Sender::new(&config, &Proxy::default()).unwrap();
+    let message = Message {
+        id: "1",
+        timestamp: 1,
+        signature: "v1,x",
+        body: "{}",
+    };
+    for (front, refused) in fronts(&pki.authority, plain).await {
+        let sent = sender.send(&format!("https://{front}/hook"), message).await;
+        match (sent, refused) {
+            (Ok(()), None) => {}
+            (Err(SendError::Failed(error)), Some(why)) => {
+                assert!(error.contains(why), "{why}: {error}");
             }
             (answer, _) => panic!("{refused:?}: {answer:?}"),
         }

@@ -13,6 +13,7 @@ pub mod pki;
 pub mod postgres_tls;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod scripted;
 pub mod server;
