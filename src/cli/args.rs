@@ -60,6 +60,14 @@ pub struct Global {
     #[arg(long, global = true, env = "LIVEPATCH_CA_CRT", value_name = "FILE", hide_env_values = true,
           value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to a server that asks for one
+    #[arg(long, global = true, env = "LIVEPATCH_TLS_CERT", value_name = "FILE", hide_env_values = true,
+          value_hint = ValueHint::FilePath)]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(long, global = true, env = "LIVEPATCH_TLS_KEY", value_name = "FILE", hide_env_values = true,
+          value_hint = ValueHint::FilePath)]
+    pub tls_key: Option<PathBuf>,
     /// Form of the output: table for people, json or yaml for programs
     #[arg(
         long,

@@ -47,7 +47,8 @@ impl Exit {
         (
             Self::Auth,
             "not logged in or forbidden",
-            "There is no session, it has ended, or the role does not allow this (HTTP 401 and 403).",
+            "There is no session, it has ended, the role does not allow this (HTTP 401 and 403), or the server asks for a \
+             certificate that was not shown.",
         ),
         (
             Self::NotFound,
@@ -112,6 +113,14 @@ pub enum CliError {
         /// The server.
         url: String,
         /// The chain of causes.
+        why: String,
+    },
+    /// The server asks for a certificate, and ours is missing or not good.
+    #[error("the server at {url} wants to be shown another certificate: {why}")]
+    NotShown {
+        /// The server.
+        url: String,
+        /// Its words.
         why: String,
     },
     /// Something answered, but not as this server would.
@@ -208,7 +217,7 @@ impl CliError {
         match self {
             Self::Problem(problem) => Exit::of_status(problem.status),
             Self::Unreachable { .. } | Self::Untrusted { .. } => Exit::Unreachable,
-            Self::NotLoggedIn { .. } | Self::LoginRefused(_) => Exit::Auth,
+            Self::NotLoggedIn { .. } | Self::LoginRefused(_) | Self::NotShown { .. } => Exit::Auth,
             Self::Usage(_) => Exit::Usage,
             Self::Sync { waits: true, .. } => Exit::Refused,
             Self::Answer { .. }
@@ -240,11 +249,20 @@ impl CliError {
                 500.. => "look for the request id in the server's log",
                 _ => return None,
             },
+            Self::Unreachable { url, .. } if url.starts_with("https:") => {
+                "check that the server runs and that --url (LIVEPATCH_URL) is right; one that asks for a certificate wants --tls-cert and --tls-key"
+            }
             Self::Unreachable { .. } => {
                 "check that the server runs and that --url (LIVEPATCH_URL) is right"
             }
             Self::Untrusted { why, .. } if why.contains("mismatch") => {
                 "use a name in --url that the certificate is for"
+            }
+            Self::Untrusted { why, .. } if why.contains("expired") => {
+                "the server's certificate has to be renewed (server.tls.certificate)"
+            }
+            Self::NotShown { .. } => {
+                "give one that its server.tls.client-ca signed with --tls-cert FILE --tls-key FILE (LIVEPATCH_TLS_CERT, LIVEPATCH_TLS_KEY)"
             }
             Self::Untrusted { .. } => {
                 "give the authority that signed it with --ca FILE (LIVEPATCH_CA_CRT)"

@@ -29,6 +29,7 @@ pub mod sync;
 pub mod sync_tokens;
 pub mod tier;
 pub mod times;
+pub mod tls;
 pub mod token;
 pub mod upload;
 pub mod webhook;

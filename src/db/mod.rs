@@ -35,6 +35,7 @@ pub mod staged;
 pub mod sync;
 pub mod sync_tokens;
 pub mod tiers;
+pub(crate) mod tls;
 pub mod tokens;
 pub mod trusted_keys;
 pub mod webhooks;

@@ -8,6 +8,7 @@
 use super::UpstreamError;
 use super::address::{Guard, NOT_PUBLIC, is_public};
 use super::http::{Http, proxy_url};
+use super::tls::TlsFiles;
 use crate::config::{Proxy, Webhooks};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url, redirect};
@@ -59,8 +60,8 @@ impl Sender {
             private: config.allow_private_addresses,
             except: except.collect(),
         };
-        let ca = config.ca.as_deref();
-        let http = Http::with(ca, "webhooks.ca", proxy, config.timeout, |client| {
+        let files = TlsFiles::authority("webhooks.ca", config.ca.as_deref());
+        let http = Http::with(&files, proxy, config.timeout, |client| {
             client
                 .redirect(redirect::Policy::none())
                 .dns_resolver(std::sync::Arc::new(guard.clone()))

@@ -7,6 +7,7 @@ use livepatch_onprem::domain::MachineId;
 use livepatch_onprem::domain::policy::Share;
 use livepatch_onprem::sim::error::Error;
 use livepatch_onprem::sim::fleet::{self, Options, Spread, Summary};
+use livepatch_onprem::sim::tls::Tls;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 fn options(server: &TestServer, token: &str, machines: u32) -> Options {
     Options {
         server: server.url.clone(),
-        ca: None,
+        tls: Tls::default(),
         token: token.to_owned(),
         machines,
         seed: 1,

@@ -18,6 +18,7 @@ pub use machines::{Machine, Runs, id, machine};
 pub use summary::{Downloads, Percentiles, Summary};
 
 use super::error::Error;
+use super::tls::Tls;
 use super::{ConnectOptions, ServerApi};
 use crate::domain::fault::Fault;
 use crate::domain::policy::Share;
@@ -34,8 +35,8 @@ const INTERVAL: Duration = Duration::from_hours(1);
 pub struct Options {
     /// Address of the server.
     pub server: String,
-    /// PEM certificates to trust for TLS instead of the system's.
-    pub ca: Option<Vec<u8>>,
+    /// Whom to believe, and what to show.
+    pub tls: Tls,
     /// Auth token that the machines register with.
     pub token: String,
     /// How many machines.
@@ -79,7 +80,7 @@ pub async fn run(
     }
     let api = ServerApi::new(&ConnectOptions {
         server: options.server.clone(),
-        ca: options.ca.clone(),
+        tls: options.tls.clone(),
         tls_patch_download: false,
     })?;
     let begun = Timestamp::now();
