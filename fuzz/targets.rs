@@ -125,7 +125,7 @@ fn examined(packed: &[u8]) {
             assert!(theirs.is_err(), "{found:?}");
         }
         Err(ReadError::Compression { why }) => {
-            assert!(theirs.is_err() || why.contains("1999"), "{why}")
+            assert!(theirs.is_err() || why.contains("1999"), "{why}");
         }
         Err(_) => {}
     }
