@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use livepatch_onprem::config::Server;
 use livepatch_onprem::domain::PatchVersion;
 use livepatch_onprem::domain::token::{MachineClaims, token_hash};
-use livepatch_onprem::http::serve::serve;
+use livepatch_onprem::http::serve::{Listener, serve};
 use livepatch_onprem::service::{Core, auth_tokens};
 use livepatch_onprem::sim::fleet::{Spread, machine};
 use livepatch_onprem::telemetry::Metrics;
@@ -239,8 +239,9 @@ async fn listen(
     router: Router,
     stopping: CancellationToken,
 ) -> anyhow::Result<(tokio::task::JoinHandle<bool>, std::net::SocketAddr)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let address = listener.local_addr()?;
+    let socket = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = socket.local_addr()?;
+    let listener = Listener { socket, tls: None };
     let serving = tokio::spawn(async move {
         serve(
             listener,

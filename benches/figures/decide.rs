@@ -2,11 +2,14 @@
 
 use crate::Plan;
 use crate::report::{Better, Row, median};
-use livepatch_onprem::domain::{Architecture, PatchVersion, Scope, Sha256};
+use livepatch_onprem::domain::{Architecture, MachineId, PatchVersion, Policy, Scope, Sha256};
 use livepatch_onprem::rollout::{
-    Catalog, CatalogRows, Facts, PatchRow, PayloadRow, PromotionRow, TierRow, decide,
+    Catalog, CatalogRows, Facts, PatchRow, PayloadRow, PromotionRow, Rollout, RolloutState,
+    Rollouts, Tier, TierRow, cohort, decide,
 };
+use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::Instant;
 
 const KERNELS: u32 = 400;
@@ -24,16 +27,62 @@ pub(crate) fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         major: PATCHES - 1,
         minor: 1,
     };
+    let (none, half) = (Rollouts::default(), half_way(&catalog, newest));
     Ok(vec![
-        row("decide, no change, microseconds", &catalog, newest, plan),
-        row("decide, an offer, microseconds", &catalog, behind, plan),
+        row(
+            "decide, no change, microseconds",
+            &catalog,
+            &none,
+            newest,
+            plan,
+        ),
+        row(
+            "decide, an offer, microseconds",
+            &catalog,
+            &none,
+            behind,
+            plan,
+        ),
+        row(
+            "decide, a rollout at 50%, microseconds",
+            &catalog,
+            &half,
+            behind,
+            plan,
+        ),
         allocations(&catalog, newest)?,
     ])
 }
 
-fn row(name: &'static str, catalog: &Catalog, applied: PatchVersion, plan: Plan) -> Row {
+/// A policy on every tier, and a rollout of this patch that lets half of the machines in.
+fn half_way(catalog: &Catalog, version: PatchVersion) -> Rollouts {
+    let policies = catalog
+        .tiers()
+        .iter()
+        .map(|tier| (tier.id, Arc::new(Policy::example())));
+    let rollout = |tier: &Tier| Rollout {
+        id: i64::from(tier.id),
+        version,
+        tier_id: tier.id,
+        scope: Scope::default(),
+        state: RolloutState::Running,
+        phase: 1,
+        threshold: cohort::PLACES / 2,
+        limits: HashMap::new(),
+    };
+    Rollouts::new(policies, catalog.tiers().iter().map(rollout))
+}
+
+fn row(
+    name: &'static str,
+    catalog: &Catalog,
+    rollouts: &Rollouts,
+    applied: PatchVersion,
+    plan: Plan,
+) -> Row {
     let kernels: Vec<String> = (0..KERNELS).map(kernel).collect();
     let today = jiff::civil::date(2025, 1, 1);
+    let now = jiff::Timestamp::UNIX_EPOCH;
     let one_round = || {
         let started = Instant::now();
         for n in 0..CALLS {
@@ -43,9 +92,11 @@ fn row(name: &'static str, catalog: &Catalog, applied: PatchVersion, plan: Plan)
                 architecture: Some(Architecture::Amd64),
                 applied: Some(applied),
                 build_date: None,
+                machine: MachineId(u128::from(n + 1).to_be_bytes()),
+                now,
                 today,
             };
-            black_box(decide(catalog, black_box(&facts)));
+            black_box(decide(catalog, rollouts, black_box(&facts)));
         }
         started.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS)
     };
@@ -70,6 +121,7 @@ fn allocations(catalog: &Catalog, applied: PatchVersion) -> anyhow::Result<Row> 
         "allocations are not counted"
     );
     let kernels: Vec<String> = (0..KERNELS).map(kernel).collect();
+    let none = Rollouts::default();
     let counted = crate::allocations::during(|| {
         for kernel in &kernels {
             let facts = Facts {
@@ -78,9 +130,11 @@ fn allocations(catalog: &Catalog, applied: PatchVersion) -> anyhow::Result<Row> 
                 architecture: Some(Architecture::Amd64),
                 applied: Some(applied),
                 build_date: Some(jiff::civil::date(2024, 12, 1)),
+                machine: MachineId([1; 16]),
+                now: jiff::Timestamp::UNIX_EPOCH,
                 today: jiff::civil::date(2025, 1, 1),
             };
-            black_box(decide(catalog, black_box(&facts)));
+            black_box(decide(catalog, &none, black_box(&facts)));
         }
     });
     let ratio = counted as f64 / f64::from(KERNELS);

@@ -47,16 +47,29 @@ const CATALOG: &str = "
 /// The machines: four tiers, 400 kernels; two of three run one of the five newest patches, a few failed.
 const MACHINES_SQL: &str = "
     insert into machines (id, tier_id, auth_token_id, registered_at, last_check, kernel_id, patch, offered, offered_at,
-        architecture, state, outcome, support)
+        architecture, state, outcome, support, tried, tried_at)
     select encode(substr(sha256(('livepatch fleet machine 1 ' || n)::bytea), 1, 16), 'hex')::uuid, t.ids[1 + n % 4],
         $1, now() - interval '30 days', now() - random() * interval '1 hour', k.ids[1 + (n / 4) % 400],
         case when n % 3 = 0 then 0 else ((100 - n / 7 % 5)::bigint << 20) + 1 end,
         case when n % 7 = 0 then (100::bigint << 20) + 1 else 0 end,
         case when n % 7 = 0 then now() end, 1,
-        case when n % 1000 = 0 then 3 when n % 3 = 0 then 4 else 1 end, 1, 1
+        case when n % 1000 = 0 then 3 when n % 3 = 0 then 4 else 1 end, 1, 1,
+        case when n % 5 < 3 then (100::bigint << 20) + 1 else 0 end,
+        case when n % 5 < 3 then now() - random() * interval '20 hours' end
     from generate_series(0, $2::int - 1) n,
         (select array_agg(id order by position) as ids from tiers) t,
         (select array_agg(id order by id) as ids from words where kind = 1) k";
+
+/// A policy for each tier, and the newest patch on its way out in all of them: 600,000 machines were offered it.
+const ROLLOUTS: &str = r#"
+    insert into policies (tier_id, spec, actor)
+        select id, '{"phases": ["50% for 30d", "100%"], "gate": {"machines": 50, "failure-rate": "99%", "window": "24h"}}', 'bench' from tiers;
+    insert into rollouts (patch_id, tier_id, state, threshold, begun_at, phase_at, counts_from, requested_by)
+        select p.id, t.id, case when p.version >> 20 = 100 then 2 else 5 end, 2147483648, now() - interval '21 hours',
+            now() - interval '21 hours', now() - interval '21 hours', 'bench'
+        from patches p, tiers t order by p.version desc, t.position;"#;
+/// The rollouts of that patch, asked for as `rollout show` does: what every machine reports, by kernel.
+const GATES: [&str; 4] = ["rollouts/1", "rollouts/2", "rollouts/3", "rollouts/4"];
 
 /// The database of such a site, and what a fleet needs.
 pub(crate) struct Site {
@@ -233,6 +246,8 @@ const TIMES: usize = 15;
 
 /// Asks for each list and report, page after page, one at a time.
 pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>> {
+    let database = connect(&site.database).await?;
+    database.batch_execute(ROLLOUTS).await?;
     let server = site.serve(&[]).await?;
     let base = format!("http://{}/v1/admin", server.address);
     let client = reqwest_client()?;
@@ -249,6 +264,7 @@ pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>>
     for (name, paths) in [
         ("report over 1,000,000 machines, p99 ms", &REPORTS[..]),
         ("list over 1,000,000 machines, p99 ms", &LISTS[..]),
+        ("gate over 1,000,000 machines, p99 ms", &GATES[..]),
     ] {
         let mut rounds = Vec::new();
         let mut by_path: Vec<Vec<f64>> = vec![Vec::new(); paths.len()];
@@ -295,6 +311,9 @@ pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>>
             ),
         });
     }
+    database
+        .batch_execute("delete from rollouts; delete from policies")
+        .await?;
     Ok(rows)
 }
 

@@ -3,8 +3,11 @@
 //! Order of stopping: no new connections, running requests end, check-ins that wait are committed, tasks end, the pool
 //! closes.
 
+mod certificates;
+mod listen;
 pub mod postgres;
 pub mod quickstart;
 mod start;
 
+pub use listen::Addresses;
 pub use start::{Running, StartError, open, start};

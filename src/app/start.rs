@@ -1,12 +1,14 @@
 //! Starting a server from its configuration, and stopping it.
 
+use super::certificates;
+use super::listen::{self, Addresses};
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
-use crate::config::{Config, TrustPolicy};
+use crate::config::{Config, ConfigError, TrustPolicy};
 use crate::db::{Db, DbError, all_statements, audit, catalog, migrate, tokens};
 use crate::domain::TierName;
 use crate::domain::token::MachineTokenKey;
-use crate::http;
+use crate::http::tls::Tls;
 use crate::rollout::support::{DEFAULT_TABLE, SupportTable};
 use crate::service::captures::Captures;
 use crate::service::census::Counts;
@@ -20,7 +22,6 @@ use crate::telemetry::Metrics;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -47,13 +48,21 @@ pub enum StartError {
     #[error("the patch storage cannot be used (patch-storage.*): {0}")]
     Storage(#[source] Box<crate::blob::BlobError>),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address} (server.server-address): {source}")]
+    #[error("cannot listen on {address} ({key}): {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
+        /// The configuration key that names it.
+        key: &'static str,
         /// Why not.
         source: std::io::Error,
     },
+}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.to_string())
+    }
 }
 
 impl From<crate::blob::BlobError> for StartError {
@@ -67,8 +76,10 @@ impl From<crate::blob::BlobError> for StartError {
 pub struct Running {
     /// Its parts.
     pub core: Arc<Core>,
-    /// Where it listens; the port is the real one also where `0` was asked for.
+    /// Where it listens for machines; the port is the real one also where `0` was asked for.
     pub address: SocketAddr,
+    /// Where everything is.
+    pub addresses: Addresses,
     stopping: CancellationToken,
     listener: JoinHandle<bool>,
     writer: JoinHandle<()>,
@@ -81,7 +92,14 @@ pub async fn open(
     config: Config,
     run_migrations: bool,
 ) -> Result<(Arc<Core>, checkin::Writer), StartError> {
-    let metrics = Metrics::new();
+    connect(config, run_migrations, Metrics::new()).await
+}
+
+async fn connect(
+    config: Config,
+    run_migrations: bool,
+    metrics: Arc<Metrics>,
+) -> Result<(Arc<Core>, checkin::Writer), StartError> {
     let db = Db::new(&config.database, metrics.database_observer()).map_err(StartError::Config)?;
     metrics
         .database
@@ -134,34 +152,24 @@ pub async fn open(
 
 /// As [`open`], then listens. Nothing listens before all of it went well.
 pub async fn start(config: Config, run_migrations: bool) -> Result<Running, StartError> {
-    let (core, writer) = open(config, run_migrations).await?;
+    let metrics = Metrics::new();
+    let tls = match &config.server.tls {
+        // Before the database is asked, let alone changed.
+        Some(config) => Some(Tls::open(config, &metrics)?),
+        None => None,
+    };
+    let (core, writer) = connect(config, run_migrations, metrics).await?;
     let stopping = core.stopping.clone();
-    let address = core.config.server.address;
     tasks::retention::now(&core).await?;
     jobs::sweep(&core)
         .await
         .map_err(|e| StartError::Config(e.to_string()))?;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen { address, source })?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| StartError::Listen { address, source })?;
-    let front = http::front(Arc::clone(&core));
-    let serving = {
-        let (core, stopping) = (Arc::clone(&core), stopping.clone());
-        tokio::spawn(async move {
-            http::serve::serve(
-                listener,
-                front,
-                &core.config.server,
-                &core.metrics,
-                stopping,
-            )
-            .await
-        })
-    };
+    let bound = listen::bind(&core.config.server).await?;
+    let addresses = bound.addresses;
+    let address = addresses.machines;
+    let serving = tokio::spawn(bound.serve(Arc::clone(&core), tls.clone()));
     let tasks = vec![
+        tokio::spawn(certificates::watch(tls, stopping.clone())),
         tokio::spawn(tasks::follow::follow(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::retention::run(Arc::clone(&core), stopping.clone())),
         tokio::spawn(tasks::census::run(Arc::clone(&core), stopping.clone())),
@@ -171,10 +179,19 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
             stopping.clone(),
         )),
     ];
-    tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), storage = core.store.place(), "serving");
+    tracing::info!(
+        %address,
+        admin = %addresses.admin,
+        operations = %addresses.ops,
+        tls = core.config.server.tls.is_some(),
+        version = env!("CARGO_PKG_VERSION"),
+        storage = core.store.place(),
+        "serving"
+    );
     Ok(Running {
         core,
         address,
+        addresses,
         stopping,
         listener: serving,
         writer: tokio::spawn(writer.run()),

@@ -6,7 +6,7 @@
 use super::der::Reader;
 use super::error::shown;
 use crate::domain::Sha256;
-use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use crate::domain::certificate::{self, timestamp};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{Id, PKey, Public};
 use openssl::x509::{X509, X509NameRef};
@@ -205,26 +205,11 @@ pub(super) fn read(file: &[u8]) -> Result<Vec<X509>, TrustError> {
 
 /// A name as text, `CN=..., O=...`, fit to be shown.
 pub(super) fn name_text(name: &X509NameRef) -> String {
-    let mut parts = Vec::new();
-    for entry in name.entries().take(20) {
-        let key = entry.object().nid().short_name().unwrap_or("?");
-        let value = entry
-            .data()
-            .to_string()
-            .unwrap_or_else(|_| hex::encode(entry.data().as_slice()));
-        parts.push(format!("{key}={value}"));
-    }
-    shown(&parts.join(", "))
+    shown(&certificate::name(name))
 }
 
 /// Bytes as upper-case hexadecimal pairs with colons between.
 pub(super) fn colons(bytes: &[u8]) -> String {
     let pairs: Vec<String> = bytes.iter().map(|b| format!("{b:02X}")).collect();
     pairs.join(":")
-}
-
-fn timestamp(time: &Asn1TimeRef) -> Result<jiff::Timestamp, openssl::error::ErrorStack> {
-    let since = Asn1Time::from_unix(0)?.diff(time)?;
-    let seconds = i64::from(since.days) * 86_400 + i64::from(since.secs);
-    Ok(jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
 }

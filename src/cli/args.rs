@@ -3,8 +3,8 @@
 use super::client::parse_url;
 use super::output::Format;
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
-    tier, token,
+    admin, audit, capture, job, login, machine, patch, policy, report, rollout, session, storage,
+    sync, sync_tokens, tier, token,
 };
 use crate::domain::{Architecture, KernelVersion, Scope, Selector};
 use crate::wire::admin::WireScope;
@@ -98,6 +98,21 @@ pub enum Command {
     /// Patches: bring, promote, stop
     #[command(subcommand)]
     Patch(patch::PatchCommand),
+    /// Rollout policies of tiers: phases, gate, windows
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Say what a file of policies would change, and what that means
+    Plan(policy::FileArgs),
+    /// Make the policies of a file those of the server
+    Apply(policy::ApplyArgs),
+    /// Say whether the server has other policies than a file; exits with 7 if it has
+    Drift(policy::FileArgs),
+    /// Rollouts: how patches come out to tiers, and what to do about it
+    #[command(subcommand)]
+    Rollout(rollout::RolloutCommand),
+    /// Look ahead; nothing is changed
+    #[command(subcommand)]
+    Preview(rollout::PreviewCommand),
     /// Auth tokens: make one, list, revoke
     AuthToken(token::AuthTokenArgs),
     /// Sync tokens, with which other servers pull from this one: add, list, revoke

@@ -69,8 +69,8 @@ impl Exit {
         (
             Self::Unsound,
             "done, but not all is sound",
-            "The command ran to its end, but a file was quarantined, an object is damaged or missing, or the audit log's \
-             chain is broken.",
+            "The command ran to its end, but a file was quarantined, an object is damaged or missing, the audit log's \
+             chain is broken, or `drift` found other policies than those of the file.",
         ),
     ];
 

@@ -95,7 +95,7 @@ pub struct StopArgs {
 }
 
 /// A scope for people.
-fn scope_text(scope: &WireScope) -> String {
+pub(super) fn scope_text(scope: &WireScope) -> String {
     let mut parts = Vec::new();
     if let Some(kernel) = &scope.kernel {
         parts.push(format!("kernel {kernel}"));

@@ -4,8 +4,8 @@ use super::args::{Cli, Command};
 use super::context::Context;
 use super::{CliError, Exit};
 use super::{
-    admin, audit, capture, job, login, machine, patch, report, session, storage, sync, sync_tokens,
-    tier, token,
+    admin, audit, capture, job, login, machine, patch, policy, report, rollout, session, storage,
+    sync, sync_tokens, tier, token,
 };
 use clap::{CommandFactory, Parser};
 use std::io::Write;
@@ -38,6 +38,12 @@ async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
         Command::Logout => login::logout(context).await?,
         Command::Tier(command) => tier::run(context, command).await?,
         Command::Patch(command) => return patch::run(context, command).await,
+        Command::Policy(command) => policy::run(context, command).await?,
+        Command::Plan(args) => policy::plan(context, args).await?,
+        Command::Apply(args) => policy::apply(context, args).await?,
+        Command::Drift(args) => return policy::drift(context, args).await,
+        Command::Rollout(command) => rollout::run(context, command).await?,
+        Command::Preview(command) => rollout::preview(context, command).await?,
         Command::AuthToken(args) => token::run(context, args).await?,
         Command::SyncTokens(command) => sync_tokens::run(context, command).await?,
         Command::Storage(command) => return storage::run(context, command).await,

@@ -42,6 +42,12 @@ impl Reader<'_> {
     fn secret(&self, name: &str) -> Secret {
         self.value(name).as_secret()
     }
+    fn address(&self, name: &str) -> Option<SocketAddr> {
+        match self.value(name) {
+            Value::Address(address) => Some(*address),
+            _ => None,
+        }
+    }
     fn list(&self, name: &str) -> Vec<String> {
         self.value(name).as_list().to_vec()
     }
@@ -55,10 +61,18 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
     let read = Reader(values);
     Config {
         server: Server {
-            address: match read.value("server.server-address") {
-                Value::Address(address) => *address,
-                _ => SocketAddr::from(([127, 0, 0, 1], 8080)),
-            },
+            address: read
+                .address("server.server-address")
+                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            admin_address: read.address("server.admin-address"),
+            ops_address: read.address("server.ops-address"),
+            tls: Server::tls_of(
+                read.path("server.tls.certificate"),
+                read.path("server.tls.key"),
+                read.path("server.tls.client-ca"),
+                read.value("server.tls.client-auth").as_text(),
+            ),
+            handshake_timeout: read.duration("server.tls.handshake-timeout"),
             url_template: read.text("server.url-template"),
             redirect_downloads: read.flag("server.redirect-downloads"),
             log_level: read.text("server.log-level"),

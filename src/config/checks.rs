@@ -59,6 +59,7 @@ pub(super) fn check(
         notices,
     };
     server(config, &mut checker);
+    super::tls::check(config, &mut checker);
     super::downloads::downloads(config, &mut checker);
     database(config, &mut checker);
     storage(config, &mut checker);

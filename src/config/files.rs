@@ -1,20 +1,17 @@
 //! Looks at the files a configuration names, for `config check`. What uses them reports on them again at start.
 
-use super::error::{ConfigError, ErrorKind};
+use super::certificates::{self, Identity};
+use super::error::ConfigError;
 use super::model::{Config, StorageKind};
-use std::io::Read;
+use jiff::Timestamp;
 use std::path::Path;
-
-/// The largest certificate file, in bytes.
-const MAX_CERTIFICATES: u64 = 1 << 20;
 
 /// Every file or folder that is named and cannot be used.
 pub fn check_files(config: &Config) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     let mut note = |key: &str, path: &Path, problem: Option<String>| {
         if let Some(problem) = problem {
-            let message = format!("{}: {problem}", path.display());
-            errors.push(ConfigError::new(ErrorKind::File, key, message));
+            errors.push(ConfigError::file(key, path, problem));
         }
     };
     for path in &config.patch_trust.certificates {
@@ -25,6 +22,9 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
     }
     if let Some(path) = &config.patch_storage.s3.ca {
         note("patch-storage.s3-ca", path, certificates(path));
+    }
+    if let Some(path) = &config.patch_sync.upstream_ca {
+        note("patch-sync.upstream-ca", path, certificates(path));
     }
     if let Some(path) = &config.contracts.ca {
         note("contracts.ca", path, certificates(path));
@@ -39,6 +39,9 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
             note("patch-storage.filesystem-path", path, folder(path));
         }
     }
+    if let Some(tls) = &config.server.tls {
+        errors.extend(Identity::read(tls, Timestamp::now()).err());
+    }
     errors
 }
 
@@ -51,15 +54,10 @@ fn folder(path: &Path) -> Option<String> {
 }
 
 fn certificates(path: &Path) -> Option<String> {
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_CERTIFICATES + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return Some(format!("cannot be read: {error}"));
-    }
-    if bytes.len() as u64 > MAX_CERTIFICATES {
-        return Some(format!("is larger than {MAX_CERTIFICATES} bytes"));
-    }
+    let bytes = match certificates::read(path) {
+        Ok(bytes) => bytes,
+        Err(why) => return Some(why),
+    };
     let pem = openssl::x509::X509::stack_from_pem(&bytes).is_ok_and(|found| !found.is_empty());
     if pem || openssl::x509::X509::from_der(&bytes).is_ok() {
         None

@@ -4,6 +4,7 @@
 //! `model` from them; `checks` finds contradictions; `show` and `reference` print. Nothing here listens or connects.
 
 mod assemble;
+pub mod certificates;
 mod checks;
 mod collect;
 pub(crate) mod connection;
@@ -11,12 +12,14 @@ mod downloads;
 mod error;
 mod files;
 pub mod keys;
+pub mod lines;
 mod load;
 mod model;
 pub mod reference;
 pub mod show;
 mod suggest;
 mod sync;
+mod tls;
 mod value;
 mod yaml;
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use super::sync::{Contracts, MachineCount, PatchSync, Proxy, SyncDriver};
+pub use super::tls::{ClientAuth, Tls};
 pub use crate::telemetry::logs::LogFormat;
 
 /// Everything the server can be told.
@@ -38,8 +39,16 @@ pub struct Config {
 /// `server.*`
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// `server.server-address`: where clients and administrators connect.
+    /// `server.server-address`: where clients connect, and administrators who have no address of their own.
     pub address: SocketAddr,
+    /// `server.admin-address` (ours): where administrators connect instead.
+    pub admin_address: Option<SocketAddr>,
+    /// `server.ops-address` (ours): where health and metrics are asked for instead.
+    pub ops_address: Option<SocketAddr>,
+    /// `server.tls.*` (ours); `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// `server.tls.handshake-timeout` (ours): how long a client may take for the TLS handshake.
+    pub handshake_timeout: Duration,
     /// `server.url-template`: how clients reach patch files; holds `{filename}`. Empty: made from the request's `Host`.
     pub url_template: String,
     /// `server.redirect-downloads`: answer downloads with a redirect instead of the bytes.
@@ -74,6 +83,10 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            admin_address: None,
+            ops_address: None,
+            tls: None,
+            handshake_timeout: super::tls::HANDSHAKE,
             url_template: String::new(),
             redirect_downloads: false,
             log_level: "info".to_owned(),

@@ -21,6 +21,8 @@ pub enum Change {
     Tokens,
     /// Overrides of single machines.
     Overrides,
+    /// Policies and rollouts.
+    Rollouts,
     /// Captures that run.
     Captures,
     /// Events that wait to be delivered to webhooks; no part of a snapshot.
@@ -36,6 +38,7 @@ impl Change {
             Self::Catalog => "catalog",
             Self::Tokens => "tokens",
             Self::Overrides => "overrides",
+            Self::Rollouts => "rollouts",
             Self::Captures => "captures",
             Self::Outbox => "outbox",
             Self::Nothing => "nothing",
@@ -48,6 +51,7 @@ impl Change {
             Self::Catalog,
             Self::Tokens,
             Self::Overrides,
+            Self::Rollouts,
             Self::Captures,
             Self::Outbox,
             Self::Nothing,

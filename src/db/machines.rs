@@ -9,7 +9,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// What a check-in changes of a machine `m`: what is not reported this time stays as it was, and the time of an offer is
-/// that of the first check-in at which it was made.
+/// that of the first check-in at which it was made. `tried` is the last offer, which stays when the machine has taken it.
 macro_rules! reported {
     ($new:literal) => {
         concat!(
@@ -45,6 +45,16 @@ macro_rules! reported {
             ".offered = m.offered then m.offered_at else ",
             $new,
             ".last_check end,
+            tried_at = case when ",
+            $new,
+            ".offered in (0, m.tried) then m.tried_at else ",
+            $new,
+            ".last_check end,
+            tried = case when ",
+            $new,
+            ".offered = 0 then m.tried else ",
+            $new,
+            ".offered end,
             offered = ",
             $new,
             ".offered, architecture = ",
@@ -98,10 +108,11 @@ statements! {
             select v.last_check, v.id, v.tier_id, v.kernel_id, v.patch, v.offered, v.architecture, v.state, v.outcome
             from v where $16::bool)
         insert into machines as m (id, tier_id, auth_token_id, registered_at, last_check, kernel_id,
-            client_version_id, cpu_model_id, boot_time, build_date, patch, offered, offered_at, architecture, state,
+            client_version_id, cpu_model_id, boot_time, build_date, patch, offered, offered_at, tried, tried_at, architecture, state,
             outcome, support)
         select v.id, v.tier_id, v.auth_token_id, v.last_check, v.last_check, v.kernel_id, v.client_version_id,
             v.cpu_model_id, v.boot_time, v.build_date, v.patch, v.offered,
+            case when v.offered = 0 then null else v.last_check end, v.offered,
             case when v.offered = 0 then null else v.last_check end, v.architecture, v.state, v.outcome, v.support
         from v where v.id not in (select hit.id from hit)
         on conflict (id) do update set ", reported!("excluded"));

@@ -26,6 +26,8 @@ pub mod payloads;
 pub mod quarantine;
 pub mod reports;
 pub mod retention;
+pub mod rollout_labels;
+pub mod rollouts;
 mod run;
 pub mod sessions;
 pub mod staged;
@@ -67,6 +69,8 @@ pub fn all_statements() -> Vec<&'static Sql> {
         machines::ALL,
         outbox::ALL,
         retention::ALL,
+        rollout_labels::ALL,
+        rollouts::ALL,
         patches::ALL,
         payloads::ALL,
         quarantine::ALL,

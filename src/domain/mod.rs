@@ -1,6 +1,7 @@
 //! Ground layer: the field's words as types. Pure values, parsed once by fallible constructors; no I/O, no clock.
 
 pub mod arch;
+pub mod certificate;
 pub mod event;
 pub mod fix;
 pub mod ids;
@@ -9,6 +10,7 @@ pub mod label;
 pub mod machine;
 pub mod minimum;
 pub mod patch;
+pub mod policy;
 pub mod role;
 pub mod scope;
 pub mod secret;
@@ -27,6 +29,7 @@ pub use label::{LabelChanges, LabelKey, LabelValue, Labels};
 pub use machine::{KernelSupport, MachineState};
 pub use minimum::MinimumKernel;
 pub use patch::PatchVersion;
+pub use policy::Policy;
 pub use role::Role;
 pub use scope::Scope;
 pub use secret::Secret;

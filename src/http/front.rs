@@ -25,7 +25,8 @@ use std::time::Instant;
 #[derive(Debug, Clone)]
 pub struct Front {
     router: Router,
-    check_ins: Arc<CheckIns>,
+    /// `None` where there are no machines.
+    check_ins: Option<Arc<CheckIns>>,
 }
 
 #[derive(Debug)]
@@ -47,7 +48,7 @@ fn machine_of<'a>(method: &Method, uri: &'a Uri) -> Option<&'a str> {
 }
 
 impl Front {
-    pub(super) fn new(core: Arc<Core>, governor: Governor, router: Router) -> Self {
+    pub(super) fn new(core: Arc<Core>, governor: Governor, router: Router, machines: bool) -> Self {
         let metric = core.metrics.http.route(client::UPDATES);
         let check_ins = CheckIns {
             core,
@@ -56,7 +57,7 @@ impl Front {
         };
         Self {
             router,
-            check_ins: Arc::new(check_ins),
+            check_ins: machines.then(|| Arc::new(check_ins)),
         }
     }
 }
@@ -67,13 +68,15 @@ impl App for Front {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
-        let here = machine_of(request.method(), request.uri()).is_some()
-            && self.check_ins.core.captures.none()
-            && !observe::is_logged();
-        if here {
-            self.check_ins.answer(request).await
-        } else {
-            self.router.answer(request).await
+        match &self.check_ins {
+            Some(check_ins)
+                if machine_of(request.method(), request.uri()).is_some()
+                    && check_ins.core.captures.none()
+                    && !observe::is_logged() =>
+            {
+                check_ins.answer(request).await
+            }
+            _ => self.router.answer(request).await,
         }
     }
 }

@@ -239,7 +239,8 @@ impl<'a> ClientUrl<'a> {
             return template.replace("{filename}", filename);
         }
         let forwarded = self.headers.get("x-forwarded-proto");
-        let scheme = if forwarded.is_some_and(|v| v == "https") {
+        let encrypted = core.config.server.tls.is_some();
+        let scheme = if encrypted || forwarded.is_some_and(|v| v == "https") {
             "https"
         } else {
             "http"

@@ -10,10 +10,14 @@ use axum::{Extension, Json};
 use serde_json::json;
 use std::sync::Arc;
 
+/// What every address answers at its root.
+pub(super) fn root() -> axum::Router<Arc<Core>> {
+    axum::Router::new().route("/", get(sentence))
+}
+
 /// Routes of operations.
 pub(super) fn routes() -> axum::Router<Arc<Core>> {
     axum::Router::new()
-        .route("/", get(root))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/debug/info", get(info))
@@ -22,7 +26,7 @@ pub(super) fn routes() -> axum::Router<Arc<Core>> {
 }
 
 /// The sentence that Canonical's server answers too, with our name (public form).
-async fn root() -> String {
+async fn sentence() -> String {
     format!(
         "Livepatch On-Prem Open Health service, version v{}",
         env!("CARGO_PKG_VERSION")

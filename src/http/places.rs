@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn meter() -> Arc<Meter> {
-        Meter::new(Instant::now(), Patience::from(&Server::default()))
+        Meter::new(Instant::now(), Patience::from(&Server::default()), false)
     }
 
     fn address(text: &str) -> IpAddr {
@@ -248,7 +248,7 @@ mod tests {
     fn who_waits_for_his_client_goes_first_and_who_works_stays() {
         let places = places(3, 0);
         let (working, waiting, new) = (meter(), meter(), meter());
-        working.asked();
+        let _busy = working.asked();
         let _a = places.enter(address("192.0.2.1"), &working).unwrap();
         let _b = places.enter(address("192.0.2.2"), &working).unwrap();
         let c = places.enter(address("192.0.2.3"), &waiting).unwrap();
@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(places.taken().open, 3);
         assert_eq!(places.taken().leaving, 0);
         // Now nobody waits: the last one does not get in.
-        new.asked();
+        let _also_busy = new.asked();
         let refused = places.enter(address("192.0.2.5"), &meter());
         assert_eq!(refused.unwrap_err(), Refusal::Full);
         assert_eq!(places.metrics.refused.get(Refusal::Full), 1);
@@ -272,9 +272,7 @@ mod tests {
         let places = places(100, 2);
         let (greedy, other) = (address("192.0.2.1"), address("192.0.2.2"));
         let meters = [meter(), meter()];
-        for meter in &meters {
-            meter.asked();
-        }
+        let _busy = meters.each_ref().map(Meter::asked);
         let _held: Vec<_> = meters
             .iter()
             .map(|meter| places.enter(greedy, meter).unwrap())

@@ -1,6 +1,6 @@
 //! Answers that were rendered once and are equal for every machine of which the same is decided.
 //!
-//! Belongs to one catalog and ends with it, so that nothing here can outlive what it says. An answer is a pure function
+//! Belongs to one snapshot and ends with it, so that nothing here can outlive what it says. An answer is a pure function
 //! of the decision; whether it is found here or rendered anew makes no difference but time.
 
 use super::decide::Decision;
@@ -22,6 +22,8 @@ struct Key {
     payload: Option<i64>,
     /// The first payload that was passed over, and how many were: they follow each other in the catalog.
     passed: Option<(i64, usize)>,
+    /// Why they were.
+    skipped: u64,
     applied: Option<PatchVersion>,
     support: Support,
 }
@@ -82,17 +84,10 @@ impl Answer {
     }
 }
 
-/// The answers of a catalog.
+/// The answers of a snapshot.
 #[derive(Debug, Default)]
 pub struct Answers {
     known: RwLock<HashMap<Key, Arc<Rendered>>>,
-}
-
-impl Clone for Answers {
-    /// The copy of a catalog can be changed and begins without answers.
-    fn clone(&self) -> Self {
-        Self::default()
-    }
 }
 
 impl Answers {
@@ -106,6 +101,7 @@ impl Answers {
                 .passed
                 .first()
                 .map(|first| (first.id, decision.passed.len())),
+            skipped: decision.skipped(),
             applied: decision.applied,
             support: decision.support,
         };

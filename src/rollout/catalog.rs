@@ -3,7 +3,6 @@
 //! Invariants: payloads of one kernel and architecture are in falling order of version; a payload's `reach` is an index
 //! into `tiers`; scopes of promotions and blocks are already applied.
 
-use super::answers::Answers;
 use super::support::{SupportRow, SupportTable};
 use crate::domain::{Architecture, Fix, KernelVersion, PatchVersion, Scope, Sha256, TierName};
 use std::collections::HashMap;
@@ -153,7 +152,6 @@ pub struct Catalog {
     by_kernel: HashMap<Box<str>, Vec<(Architecture, std::ops::Range<u32>)>>,
     by_filename: HashMap<Arc<str>, u32>,
     support: SupportTable,
-    answers: Answers,
 }
 
 impl Catalog {
@@ -251,7 +249,6 @@ impl Catalog {
             by_kernel,
             by_filename,
             support: SupportTable::new(rows.support),
-            answers: Answers::default(),
         }
     }
 
@@ -296,11 +293,6 @@ impl Catalog {
         self.by_filename
             .get(filename)
             .map(|index| &self.payloads[*index as usize])
-    }
-
-    /// Answers that were rendered from this catalog.
-    pub fn answers(&self) -> &Answers {
-        &self.answers
     }
 
     /// The table of supported kernels.

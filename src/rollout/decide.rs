@@ -1,12 +1,15 @@
 //! `decide`: what one machine is offered now, and why.
 //!
 //! The rule: the highest version that has a payload for exactly the machine's kernel and architecture, has reached its
-//! tier and is neither blocked, held nor damaged. A machine keeps a higher version it runs, unless that was blocked.
+//! tier, is neither blocked, held nor damaged, and whose rollout in that tier lets this machine in now. A machine keeps a higher
+//! version it runs, unless that was blocked.
 
 use super::catalog::{Catalog, Payload, Standing, Tier};
 use super::reason::{ReasonCode, Skip};
+use super::rollouts::Rollouts;
 use super::support::Support;
-use crate::domain::{Architecture, KernelParts, KernelSupport, PatchVersion, TierName};
+use crate::domain::{Architecture, KernelParts, KernelSupport, MachineId, PatchVersion, TierName};
+use jiff::Timestamp;
 use jiff::civil::Date;
 
 /// What is known of the machine that asks.
@@ -22,7 +25,11 @@ pub struct Facts<'a> {
     pub applied: Option<PatchVersion>,
     /// The day its kernel was built, where reported.
     pub build_date: Option<Date>,
-    /// Today, by the server's clock.
+    /// Which machine it is.
+    pub machine: MachineId,
+    /// Now, by the server's clock.
+    pub now: Timestamp,
+    /// The day that is, in UTC.
     pub today: Date,
 }
 
@@ -101,34 +108,69 @@ pub struct Decision<'s> {
     pub applied: Option<PatchVersion>,
     /// Index of its tier in the catalog.
     pub tier_index: u16,
-    tiers: &'s [Tier],
+    asks: Asks<'s>,
 }
 
-/// Why this payload is not offered in this tier; `None` if it can be.
-fn stops(payload: &Payload, tier: u16) -> Option<ReasonCode> {
-    let in_tier = payload.reach.is_some_and(|reach| reach >= tier);
-    match payload.standing {
-        Standing::Blocked => Some(ReasonCode::Blocked),
-        _ if !in_tier => Some(ReasonCode::NotInTier),
-        Standing::Held => Some(ReasonCode::Held),
-        Standing::Damaged => Some(ReasonCode::Damaged),
-        Standing::Free => None,
+/// What it depends on whether a payload is offered.
+#[derive(Debug, Clone, Copy)]
+struct Asks<'s> {
+    tiers: &'s [Tier],
+    rollouts: &'s Rollouts,
+    tier: u16,
+    machine: MachineId,
+    now: Timestamp,
+}
+
+impl Asks<'_> {
+    /// Why this payload is not available in the tier; `None` if it is.
+    fn unavailable(&self, payload: &Payload) -> Option<ReasonCode> {
+        let in_tier = payload.reach.is_some_and(|reach| reach >= self.tier);
+        match payload.standing {
+            Standing::Blocked => Some(ReasonCode::Blocked),
+            _ if !in_tier => Some(ReasonCode::NotInTier),
+            Standing::Held => Some(ReasonCode::Held),
+            Standing::Damaged => Some(ReasonCode::Damaged),
+            Standing::Free => None,
+        }
+    }
+
+    /// Why this payload is not offered; `None` if it can be.
+    fn stops(&self, payload: &Payload) -> Option<ReasonCode> {
+        let unavailable = self.unavailable(payload);
+        if unavailable.is_some() || self.rollouts.is_empty() {
+            return unavailable;
+        }
+        let tier = self.tiers.get(usize::from(self.tier))?;
+        self.rollouts
+            .stops(tier.id, payload, &self.machine, self.now)
     }
 }
 
 impl<'s> Decision<'s> {
     /// Versions passed over, highest first. Told when asked for: most answers are told by heart.
     pub fn skips(&self) -> impl Iterator<Item = Skip<'s>> + use<'s> {
-        let (tier, tiers) = (self.tier_index, self.tiers);
+        let asks = self.asks;
         self.passed.iter().filter_map(move |payload| {
             let reached = payload
                 .reach
-                .and_then(|reach| tiers.get(usize::from(reach)));
+                .and_then(|reach| asks.tiers.get(usize::from(reach)));
             Some(Skip {
                 version: payload.version,
-                code: stops(payload, tier)?,
+                code: asks.stops(payload)?,
                 reached: reached.map(|tier| &tier.name),
             })
+        })
+    }
+
+    /// Stands for the reasons of what was passed over, which depend on the machine as soon as there are rollouts.
+    pub(super) fn skipped(&self) -> u64 {
+        if self.asks.rollouts.is_empty() {
+            return 0;
+        }
+        let codes = self.passed.iter().map(|payload| self.asks.stops(payload));
+        codes.fold(0, |sum, code| {
+            let code = code.map_or(0, |code| code as u64 + 1);
+            (sum ^ code).wrapping_mul(0x0100_0000_01b3)
         })
     }
 
@@ -167,8 +209,19 @@ impl<'s> Decision<'s> {
 }
 
 /// Decides. Returns `None` only if the tier index is not in the catalog (the tier was deleted under the request).
-pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s>> {
+pub fn decide<'s>(
+    catalog: &'s Catalog,
+    rollouts: &'s Rollouts,
+    facts: &Facts<'_>,
+) -> Option<Decision<'s>> {
     let tiers = catalog.tiers();
+    let asks = Asks {
+        tiers,
+        rollouts,
+        tier: facts.tier,
+        machine: facts.machine,
+        now: facts.now,
+    };
     let tier = &tiers.get(usize::from(facts.tier))?.name;
     let decision = |outcome, code, support| Decision {
         outcome,
@@ -179,7 +232,7 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
         tier,
         applied: facts.applied,
         tier_index: facts.tier,
-        tiers,
+        asks,
     };
     let unknown = Support {
         verdict: KernelSupport::Unknown,
@@ -246,16 +299,15 @@ pub fn decide<'s>(catalog: &'s Catalog, facts: &Facts<'_>) -> Option<Decision<'s
             break;
         }
         result.passed = &payloads[..index];
-        let stopped = stops(payload, facts.tier);
         if floor == Some(payload.version) {
-            (result.outcome, result.code) = if stopped.is_none() {
+            (result.outcome, result.code) = if asks.unavailable(payload).is_none() {
                 (Outcome::UpToDate, ReasonCode::UpToDate)
             } else {
                 (Outcome::KeepsHigher, ReasonCode::KeepsHigher)
             };
             return Some(result);
         }
-        if stopped.is_none() {
+        if asks.stops(payload).is_none() {
             result.outcome = Outcome::Offer;
             result.code = ReasonCode::Offered;
             result.payload = Some(payload);

@@ -1,10 +1,15 @@
 //! The engine: who is offered what and why. Pure: values and a clock reading in, decisions with their reasons out;
 //! no pool, no async, no randomness. Requests are answered from a [`Snapshot`]; PostgreSQL is the truth behind it.
 
+pub mod advance;
 mod answers;
 mod catalog;
+pub mod cohort;
 mod decide;
+pub mod forecast;
+pub mod limits;
 mod reason;
+mod rollouts;
 mod snapshot;
 pub mod support;
 
@@ -15,6 +20,7 @@ pub use catalog::{
 };
 pub use decide::{Decision, Facts, Outcome, decide};
 pub use reason::{ReasonCode, Skip};
+pub use rollouts::{LabelValue, Rollout, RolloutState, Rollouts};
 pub use snapshot::{
     AuthTokenEntry, MachineOverride, Overrides, Snapshot, SyncTokenEntry, TokenError, Tokens,
 };

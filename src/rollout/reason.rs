@@ -25,6 +25,24 @@ pub enum ReasonCode {
     Held,
     /// Passed over: its object does not verify.
     Damaged,
+    /// Passed over: its rollout stopped itself because of what machines reported.
+    Halted,
+    /// Passed over: the tier has a policy, and no rollout of it has begun there yet.
+    RolloutNotBegun,
+    /// Passed over: its rollout waits for a second person.
+    AwaitingApproval,
+    /// Passed over: a person paused its rollout.
+    RolloutPaused,
+    /// Passed over: a person ended its rollout.
+    RolloutAborted,
+    /// Passed over: the tier is frozen at this time.
+    Frozen,
+    /// Passed over: no maintenance window of the tier is open.
+    OutsideWindow,
+    /// Passed over: its rollout has not come to this machine's place.
+    NotYet,
+    /// Passed over: as many machines with this machine's label as may be at it at a time are.
+    LabelCap,
     /// The kernel must be upgraded before patches can be had.
     KernelUpgradeRequired,
     /// The series is no longer covered.
@@ -37,7 +55,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 23] = [
         Self::Offered,
         Self::UpToDate,
         Self::KeepsHigher,
@@ -48,6 +66,15 @@ impl ReasonCode {
         Self::Blocked,
         Self::Held,
         Self::Damaged,
+        Self::Halted,
+        Self::RolloutNotBegun,
+        Self::AwaitingApproval,
+        Self::RolloutPaused,
+        Self::RolloutAborted,
+        Self::Frozen,
+        Self::OutsideWindow,
+        Self::NotYet,
+        Self::LabelCap,
         Self::KernelUpgradeRequired,
         Self::KernelEndOfLife,
         Self::KernelUnsupported,
@@ -67,6 +94,15 @@ impl ReasonCode {
             Self::Blocked => "blocked",
             Self::Held => "held",
             Self::Damaged => "damaged",
+            Self::Halted => "halted",
+            Self::RolloutNotBegun => "rollout-not-begun",
+            Self::AwaitingApproval => "awaiting-approval",
+            Self::RolloutPaused => "rollout-paused",
+            Self::RolloutAborted => "rollout-aborted",
+            Self::Frozen => "frozen",
+            Self::OutsideWindow => "outside-window",
+            Self::NotYet => "not-yet",
+            Self::LabelCap => "label-cap",
             Self::KernelUpgradeRequired => "kernel-upgrade-required",
             Self::KernelEndOfLife => "kernel-end-of-life",
             Self::KernelUnsupported => "kernel-unsupported",
@@ -80,7 +116,7 @@ impl ReasonCode {
 pub struct Skip<'s> {
     /// The version.
     pub version: PatchVersion,
-    /// Why: one of `NotInTier`, `Blocked`, `Held`, `Damaged`.
+    /// Why: one of the codes for what was passed over.
     pub code: ReasonCode,
     /// With `NotInTier`: the last tier it has reached.
     pub reached: Option<&'s TierName>,
@@ -99,6 +135,43 @@ impl Skip<'_> {
             }
             (ReasonCode::Blocked, _) => format!("{version} is not offered: it is blocked"),
             (ReasonCode::Held, _) => format!("{version} is not offered: it is held"),
+            (ReasonCode::Halted, _) => {
+                format!(
+                    "{version} is not offered: its rollout halted, because too many machines failed with it"
+                )
+            }
+            (ReasonCode::RolloutNotBegun, _) => {
+                format!("{version} is not offered: its rollout in tier {tier} has not begun")
+            }
+            (ReasonCode::AwaitingApproval, _) => {
+                format!(
+                    "{version} is not offered: its rollout in tier {tier} awaits the approval of a second person"
+                )
+            }
+            (ReasonCode::RolloutPaused, _) => {
+                format!("{version} is not offered: its rollout in tier {tier} is paused")
+            }
+            (ReasonCode::RolloutAborted, _) => {
+                format!("{version} is not offered: its rollout in tier {tier} was aborted")
+            }
+            (ReasonCode::Frozen, _) => {
+                format!("{version} is not offered now: tier {tier} is frozen")
+            }
+            (ReasonCode::OutsideWindow, _) => {
+                format!(
+                    "{version} is not offered now: no maintenance window of tier {tier} is open"
+                )
+            }
+            (ReasonCode::NotYet, _) => {
+                format!(
+                    "{version} is not offered yet: its rollout in tier {tier} has not come to this machine"
+                )
+            }
+            (ReasonCode::LabelCap, _) => {
+                format!(
+                    "{version} is not offered yet: as many machines with this machine's label as may be at it at a time in tier {tier} are"
+                )
+            }
             _ => format!("{version} is not offered: its object in storage does not verify"),
         }
     }

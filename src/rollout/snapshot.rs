@@ -1,7 +1,9 @@
-//! The immutable picture from which requests are answered: catalog, auth tokens and what was decided about single
+//! The immutable picture from which requests are answered: catalog, rollouts, auth tokens and what was decided about single
 //! machines. Its parts are shared, so that a change of one does not copy the others.
 
+use super::answers::Answers;
 use super::catalog::Catalog;
+use super::rollouts::Rollouts;
 use crate::domain::token::MachineClaims;
 use crate::domain::{Labels, MachineId, Sha256};
 use std::collections::HashMap;
@@ -124,6 +126,10 @@ pub struct Snapshot {
     pub version: u64,
     /// Tiers, payloads, supported kernels.
     pub catalog: Arc<Catalog>,
+    /// Policies and rollouts.
+    pub rollouts: Arc<Rollouts>,
+    /// Answers that were rendered from catalog and rollouts.
+    pub answers: Arc<Answers>,
     /// Auth tokens.
     pub tokens: Arc<Tokens>,
     /// Overrides.

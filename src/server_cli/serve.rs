@@ -78,9 +78,6 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
             NoticeLevel::Note => tracing::info!("{notice}"),
         }
     }
-    if !server.address.ip().is_loopback() {
-        tracing::warn!(address = %server.address, "serving plain HTTP beyond this machine; put TLS in front of it");
-    }
     runtime()?.block_on(async move {
         let stop = told_to_stop();
         let running = app::start(loaded.config, !args.no_migrate).await?;

@@ -261,11 +261,13 @@ fn decided(
         // Only in some states is a patch really in the kernel.
         applied: version.filter(|_| state.runs_patch()),
         build_date: report.build_date,
+        machine: claims.machine,
+        now,
         today: today(now),
     };
-    let decision = decide(&snapshot.catalog, &facts).ok_or_else(tier_gone)?;
+    let decision = decide(&snapshot.catalog, &snapshot.rollouts, &facts).ok_or_else(tier_gone)?;
     count(core, report, &facts, &decision);
-    let answer = snapshot.catalog.answers().of(&decision, || Rendered {
+    let answer = snapshot.answers.of(&decision, || Rendered {
         stored: rendered(&decision, true, interval_minutes(core)),
         not_stored: rendered(&decision, false, interval_minutes(core)),
     });
@@ -451,9 +453,11 @@ pub fn is_unsupported(core: &Core, report: &ClientReport<'_>, now: Timestamp) ->
         architecture: architecture.parse().ok(),
         applied: None,
         build_date: report.build_date,
+        machine: MachineId([0; 16]),
+        now,
         today: today(now),
     };
-    decide(&snapshot.catalog, &facts)
+    decide(&snapshot.catalog, &snapshot.rollouts, &facts)
         .is_some_and(|decision| decision.outcome == Outcome::Unsupported)
 }
 

@@ -4,6 +4,7 @@
 use super::{Core, ServiceError, fleet};
 use crate::db::fleet::MachineRow;
 use crate::domain::MachineId;
+use crate::rollout::cohort::{place, share_of};
 use crate::rollout::{Decision, Facts, Outcome, ReasonCode, Snapshot, TokenError, decide};
 use crate::wire::Reason;
 use crate::wire::admin::{ExplainReason, Explanation, OfferedPayload};
@@ -44,6 +45,25 @@ fn refused(snapshot: &Snapshot, row: &MachineRow) -> Option<TokenError> {
     (row.registered_at.as_microsecond() < before).then_some(TokenError::MachineRevoked)
 }
 
+/// A reason's text; of a rollout that has not come to this machine with its place in the line.
+fn in_line(snapshot: &Snapshot, tier_id: i32, machine: MachineId, reason: &Reason) -> String {
+    let version = reason
+        .version
+        .filter(|_| reason.code == ReasonCode::NotYet.as_str());
+    let let_in = version.and_then(|version| {
+        let rollouts = snapshot.rollouts.of(tier_id, version).iter();
+        let threshold = rollouts.map(|rollout| rollout.threshold).max()?;
+        Some((share_of(place(version, &machine)), share_of(threshold)))
+    });
+    match let_in {
+        Some((place, let_in)) => format!(
+            "{}: it stands at {place} of the line, and {let_in} are let in",
+            reason.text
+        ),
+        None => reason.text.to_string(),
+    }
+}
+
 /// Decides for a machine as if it asked now with what it last reported.
 pub async fn explain(core: &Core, machine: MachineId) -> Result<Explanation, ServiceError> {
     let row = fleet::row(core, machine).await?;
@@ -64,15 +84,18 @@ pub async fn explain(core: &Core, machine: MachineId) -> Result<Explanation, Ser
             "the machine's tier is being changed at this moment; ask again".to_owned(),
         )
     };
+    let now = Timestamp::now();
     let facts = Facts {
         tier: snapshot.catalog.tier_index(tier_id).ok_or_else(gone)?,
         kernel: row.kernel.as_deref().unwrap_or_default(),
         architecture: row.architecture,
         applied: row.applied,
         build_date: row.build_date,
-        today: Timestamp::now().to_zoned(TimeZone::UTC).date(),
+        machine,
+        now,
+        today: now.to_zoned(TimeZone::UTC).date(),
     };
-    let decision = decide(&snapshot.catalog, &facts).ok_or_else(gone)?;
+    let decision = decide(&snapshot.catalog, &snapshot.rollouts, &facts).ok_or_else(gone)?;
     Ok(Explanation {
         machine_id: machine,
         tier: decision.tier.clone(),
@@ -92,8 +115,8 @@ pub async fn explain(core: &Core, machine: MachineId) -> Result<Explanation, Ser
         reasons: reasons(&decision)
             .into_iter()
             .map(|reason| ExplainReason {
+                text: in_line(&snapshot, tier_id, machine, &reason),
                 code: reason.code.into_owned(),
-                text: reason.text.into_owned(),
                 version: reason.version,
             })
             .collect(),

@@ -27,6 +27,9 @@ pub const FAILPOINTS: &[&str] = &[
     "check-in-after-commit",
 ];
 
+/// Places in the leader's look at the rollouts.
+pub const ROLLOUT_FAILPOINTS: &[&str] = &["rollout-before-commit", "rollout-after-commit"];
+
 /// Places in the work of a sync and of a pruning.
 pub const SYNC_FAILPOINTS: &[&str] = &[
     "stage-before-commit",
@@ -52,7 +55,9 @@ pub(super) fn failpoint(name: &'static str) {
         Some((name.to_owned(), passes.parse().unwrap_or(1)))
     });
     static PASSED: AtomicU64 = AtomicU64::new(0);
-    let listed = FAILPOINTS.contains(&name) || SYNC_FAILPOINTS.contains(&name);
+    let listed = [FAILPOINTS, SYNC_FAILPOINTS, ROLLOUT_FAILPOINTS]
+        .iter()
+        .any(|all| all.contains(&name));
     debug_assert!(listed, "{name} is not listed");
     let Some((chosen, passes)) = CHOSEN.as_ref() else {
         return;

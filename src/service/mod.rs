@@ -33,6 +33,7 @@ pub mod promotions;
 mod prune;
 pub mod quarantine;
 pub mod reports;
+pub mod rollouts;
 mod snapshots;
 pub mod storage;
 pub mod sync;

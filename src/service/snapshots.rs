@@ -16,6 +16,7 @@ pub(crate) type ReloadObserver = Arc<dyn Fn(u64, Duration) + Send + Sync>;
 #[derive(Debug, Default, Clone, Copy)]
 struct Parts {
     catalog: i64,
+    rollouts: i64,
     tokens: i64,
     overrides: i64,
 }
@@ -43,6 +44,7 @@ impl Snapshots {
             current: ArcSwap::default(),
             parts: Mutex::new(Parts {
                 catalog: -1,
+                rollouts: -1,
                 tokens: -1,
                 overrides: -1,
             }),
@@ -68,12 +70,13 @@ impl Snapshots {
         let mut parts = self.parts.lock().await;
         let wants =
             |part: Change, have: i64| (change.is_none() || change == Some(part)) && have < seq;
-        let (catalog, tokens, overrides) = (
+        let (catalog, rollouts, tokens, overrides) = (
             wants(Change::Catalog, parts.catalog),
+            wants(Change::Rollouts, parts.rollouts),
             wants(Change::Tokens, parts.tokens),
             wants(Change::Overrides, parts.overrides),
         );
-        if !(catalog || tokens || overrides) {
+        if !(catalog || rollouts || tokens || overrides) {
             return Ok(());
         }
         let started = std::time::Instant::now();
@@ -89,6 +92,12 @@ impl Snapshots {
                 built.map_err(|e| DbError::Row(format!("building the catalog failed: {e}")))?,
             );
         }
+        if rollouts {
+            next.rollouts = Arc::new(super::rollouts::load(&tx).await?);
+        }
+        if catalog || rollouts {
+            next.answers = Arc::default();
+        }
         if tokens {
             next.tokens = Arc::new(token_rows::load_tokens(&tx).await?);
         }
@@ -97,6 +106,7 @@ impl Snapshots {
         }
         tx.commit().await?;
         parts.catalog = if catalog { head } else { parts.catalog };
+        parts.rollouts = if rollouts { head } else { parts.rollouts };
         parts.tokens = if tokens { head } else { parts.tokens };
         parts.overrides = if overrides { head } else { parts.overrides };
         next.version = next.version.max(head.unsigned_abs());

@@ -12,7 +12,7 @@ use super::{Core, ServiceError};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::tiers::{self as rows, Listed};
-use crate::db::{DbError, Tx};
+use crate::db::{DbError, Tx, rollouts};
 use crate::domain::{PatchVersion, TierName};
 use crate::rollout::Catalog;
 use crate::wire::admin::{Tier, TierChange, TierCreate, TierDeleted};
@@ -307,6 +307,12 @@ async fn try_delete(
             "{name} is the last tier left; there must be one"
         ))));
     };
+    if rollouts::has_halted(&tx, id).await? {
+        return Err(Failure::Refused(ServiceError::Conflict(format!(
+            "a rollout halted in {name}; resume, abort or block it first, so that its patch does not go out again unseen \
+             (`livepatch-admin rollout list --tier {name}`)"
+        ))));
+    }
     let target = match move_to {
         Some(to) if to == name => {
             return Err(Failure::Refused(ServiceError::Invalid(

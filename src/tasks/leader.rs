@@ -3,7 +3,7 @@
 //! The leader renews its lease three times as often as it runs out. A candidate that finds the lease run out although the lock is
 //! held ends the holder's connection: its process stands still, and when it wakes its transactions are refused by their epoch.
 
-use super::sync;
+use super::{rollouts, sync};
 use crate::db::DbError;
 use crate::db::leader::Candidate;
 use crate::service::Core;
@@ -20,7 +20,7 @@ const TURN: Duration = Duration::from_secs(2);
 /// Leads when it can, until `stopping`. `name` tells people which replica it is.
 pub async fn run(core: Arc<Core>, name: String, stopping: CancellationToken) {
     loop {
-        match term(&core, &name, &stopping).await {
+        match Box::pin(term(&core, &name, &stopping)).await {
             Ok(()) if stopping.is_cancelled() => return,
             Ok(()) => tracing::warn!("another replica leads now"),
             Err(error) => tracing::warn!(%error, "the connection for leadership broke"),
@@ -64,7 +64,12 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
     // A run that is told to stop still records that it was; one of a leader that is none any more is cut off.
     tokio::select! {
         ended = renewing => ended,
-        () = sync::schedule(core, epoch, stopping) => Ok(()),
+        () = async {
+            tokio::join!(
+                sync::schedule(core, epoch, stopping),
+                rollouts::watch(core, epoch, stopping),
+            );
+        } => Ok(()),
     }
 }
 

@@ -4,4 +4,5 @@ pub mod census;
 pub mod follow;
 pub mod leader;
 pub mod retention;
+pub mod rollouts;
 pub mod sync;

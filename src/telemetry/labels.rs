@@ -65,6 +65,8 @@ labels! {
 labels! {
     /// Why a connection was closed before its client wanted it.
     CutOff {
+        /// The TLS handshake did not end in time.
+        Handshake => "handshake",
         /// The head of a request did not come in time.
         Header => "header",
         /// No further request came in time.
@@ -73,6 +75,34 @@ labels! {
         Write => "write",
         /// Its place was needed, and its client had kept it waiting longest.
         Evicted => "evicted",
+    }
+}
+
+labels! {
+    /// Why a TLS handshake failed.
+    HandshakeFailure {
+        /// The client shows no certificate and has to.
+        NoCertificate => "no-certificate",
+        /// The certificate that the client shows is not believed.
+        BadCertificate => "bad-certificate",
+        /// The client speaks no version that is still in use.
+        OldVersion => "old-version",
+        /// The client speaks HTTP without TLS.
+        PlainHttp => "plain-http",
+        /// The client went away; it may not trust the server.
+        Gone => "gone",
+        /// Something else.
+        Other => "other",
+    }
+}
+
+labels! {
+    /// What became of a changed certificate.
+    TlsReload {
+        /// It is in use.
+        Done => "done",
+        /// It cannot be used; the one before it still is.
+        Refused => "refused",
     }
 }
 

@@ -4,12 +4,14 @@
 //! conventions; ours follow them. Label values are closed sets: no machine id, no free text. Series that can be known
 //! are there from the start, so that an alert on "no increase" works from the first scrape on.
 
+use super::connections::{ConnectionMetrics, TlsMetrics};
 use super::family::{
     Counters, Histograms, SECONDS, Words, counter, counters, gauge, histogram, histograms, register,
 };
 use super::http::HttpMetrics;
-use super::labels::{CutOff, IngestOutcome, NotStored, Refusal, TokenKind, Verification};
+use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
+use super::rollouts::RolloutMetrics;
 use super::sync::SyncMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -43,6 +45,8 @@ pub struct Metrics {
     pub http: HttpMetrics,
     /// What they come over.
     pub connections: Arc<ConnectionMetrics>,
+    /// TLS of the listeners.
+    pub tls: TlsMetrics,
     /// Who they come from.
     pub auth: AuthMetrics,
     /// Requests that the governor turned away.
@@ -67,19 +71,10 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// What is fetched from elsewhere.
     pub sync: SyncMetrics,
+    /// Rollouts.
+    pub rollouts: RolloutMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
-}
-
-/// Connections of callers.
-#[derive(Debug)]
-pub struct ConnectionMetrics {
-    /// Open now.
-    pub open: IntGauge,
-    /// Closed because their clients kept them waiting.
-    pub cut: Counters<CutOff>,
-    /// Closed at once.
-    pub refused: Counters<Refusal>,
 }
 
 /// Authentication.
@@ -193,25 +188,8 @@ impl Metrics {
         );
         let metrics = Self {
             http: HttpMetrics::new(r),
-            connections: Arc::new(ConnectionMetrics {
-                open: gauge(
-                    r,
-                    "livepatch_connections_open",
-                    "Connections of clients that are open.",
-                ),
-                cut: Counters::new(
-                    r,
-                    "livepatch_connections_cut_total",
-                    "Connections closed because their clients kept them waiting.",
-                    "wait",
-                ),
-                refused: Counters::new(
-                    r,
-                    "livepatch_connections_refused_total",
-                    "Connections closed at once because there were too many.",
-                    "limit",
-                ),
-            }),
+            connections: Arc::new(ConnectionMetrics::new(r)),
+            tls: TlsMetrics::new(r),
             auth: AuthMetrics {
                 duration: Histograms::new(
                     r,
@@ -372,6 +350,7 @@ impl Metrics {
                 ),
             },
             sync: SyncMetrics::new(r),
+            rollouts: RolloutMetrics::new(r),
             audit_head: gauge(
                 r,
                 "livepatch_audit_chain_head",

@@ -1,19 +1,26 @@
 //! Logs and the one registry of metrics.
 
+mod connections;
 mod family;
 mod http;
 mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod rollouts;
 mod sync;
 
+pub use connections::{ConnectionMetrics, TlsMetrics};
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::{HttpMetrics, HttpRoute};
-pub use labels::{CutOff, IngestOutcome, NotStored, Refusal, SyncEnd, TokenKind, Verification};
+pub use labels::{
+    CutOff, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd, TlsReload, TokenKind,
+    Verification,
+};
 pub use metrics::{
-    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, ConnectionMetrics, DatabaseMetrics,
-    IngestMetrics, Metrics, SnapshotMetrics, StoreMetrics,
+    AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
+    Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;

@@ -140,6 +140,34 @@ pub struct SyncStopped {
     pub error: String,
 }
 
+/// Of `rollout.started`, `rollout.advanced`, `rollout.halted`, `rollout.resumed`, `rollout.completed`, `rollout.aborted` and
+/// `rollout.approval-needed`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RolloutChanged {
+    /// The rollout's number.
+    pub rollout: i64,
+    /// Version of the patch.
+    pub version: PatchVersion,
+    /// The security notice.
+    pub notice: String,
+    /// The tier.
+    pub tier: TierName,
+    /// The part of the patch; absent: the whole patch.
+    #[serde(default, skip_serializing_if = "WireScope::is_all")]
+    pub scope: WireScope,
+    /// How it stands now.
+    pub state: String,
+    /// Its phase, from 1.
+    pub phase: u32,
+    /// Share of the machines that are let in, e.g. `10%`.
+    pub share: String,
+    /// Who did it: a person, or the engine.
+    pub actor: String,
+    /// What happened, for people; of a halt with its numbers.
+    pub text: String,
+}
+
 /// Of `webhook.test`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

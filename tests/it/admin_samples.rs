@@ -115,6 +115,67 @@ pub const SAMPLES: &[Sample] = &[
         Role::Admin,
         "admin.remove",
     ),
+    read("policies.list", "/policies"),
+    change(
+        "policies.set",
+        ("PUT", "/tiers/candidate/policy"),
+        Some(r#"{"policy":{"phases":["10% for 4h","100%"],"approval":true}}"#),
+        Role::Operator,
+        "policy.set",
+    ),
+    read("policies.show", "/tiers/candidate/policy"),
+    change(
+        "policies.unset",
+        ("DELETE", "/tiers/candidate/policy?reason=enough"),
+        None,
+        Role::Operator,
+        "policy.unset",
+    ),
+    change(
+        "policies.apply",
+        ("POST", "/policies/apply"),
+        Some(r#"{"policies":{"candidate":{"phases":["100%"]}}}"#),
+        Role::Operator,
+        "policy.set",
+    ),
+    read("rollouts.list", "/rollouts?all=true"),
+    read("rollouts.detail", "/rollouts/1"),
+    read("rollouts.forecast", "/patches/107.1/forecast?tier=stable"),
+    change(
+        "rollouts.approve",
+        ("POST", "/rollouts/1/approve"),
+        Some(r#"{"reason":"a test"}"#),
+        Role::Operator,
+        "rollout.approve",
+    ),
+    change(
+        "rollouts.pause",
+        ("POST", "/rollouts/2/pause"),
+        Some(r#"{"reason":"a test"}"#),
+        Role::Operator,
+        "rollout.pause",
+    ),
+    change(
+        "rollouts.resume",
+        ("POST", "/rollouts/3/resume"),
+        Some(r#"{"reason":"a test"}"#),
+        Role::Operator,
+        "rollout.resume",
+    ),
+    change(
+        "rollouts.abort",
+        ("POST", "/rollouts/4/abort"),
+        Some(r#"{"reason":"a test"}"#),
+        Role::Operator,
+        "rollout.abort",
+    ),
+    change(
+        "rollouts.block",
+        ("POST", "/rollouts/5/block"),
+        Some(r#"{"reason":"a test"}"#),
+        Role::Operator,
+        "rollout.block",
+    ),
     read("auth-tokens.list", "/auth-tokens"),
     change(
         "auth-tokens.create",
@@ -399,6 +460,14 @@ pub async fn seed(test: &TestAdmin) {
          insert into quarantine (filename, sha256, size, code, reason, source, actor)
             select n, y.sha256, y.size, 'not-tar', 'x', 'upload', 'admin'
             from payloads y, unnest(array[y.filename, 'other']) n",
+    )
+    .await
+    .unwrap();
+    // Rollouts in every state that something can be done about, each of another part of the patch.
+    rows.batch_execute(
+        "insert into rollouts (patch_id, tier_id, flavour, state, requested_by)
+            select p.id, t.id, 'f' || n, (array[1, 2, 4, 2, 2])[n], 'somebody'
+            from patches p, tiers t, generate_series(1, 5) n where t.name = 'edge' order by n",
     )
     .await
     .unwrap();

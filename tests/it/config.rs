@@ -88,6 +88,9 @@ fn every_key_is_accepted_from_file_and_environment_with_canonicals_default() {
         let beside = match key.name {
             "patch-storage.s3-access-key" => "patch-storage.s3-secret-key: x\n",
             "patch-storage.s3-secret-key" => "patch-storage.s3-access-key: x\n",
+            "server.tls.certificate" => "server.tls.key: x\n",
+            "server.tls.key" => "server.tls.certificate: x\n",
+            "server.tls.client-ca" => "server.tls.certificate: x\nserver.tls.key: x\n",
             _ => "",
         };
         let base: String = MINIMAL
@@ -360,6 +363,13 @@ fn contradictions_are_refused_with_what_to_do() {
         "server: {concurrency-limit: 0, max-connections: 0}",
         "server.max-connections: 10",
         "server.log-level: inof",
+        "server.tls.certificate: /s.pem",
+        "server.tls.key: /s.key",
+        "server.tls: {client-ca: /ca.pem}",
+        "server.tls: {certificate: /s.pem, key: /s.key, client-auth: required}",
+        "server.tls: {certificate: /s.pem, key: /s.key, client-auth: optional, handshake-timeout: 0s}",
+        "server.tls: {client-auth: maybe}",
+        "server: {server-address: '127.0.0.1:8080', admin-address: '127.0.0.1:8080', ops-address: '127.0.0.1:8080'}",
         "patch-cache: {cache-size: 0, cache-ttl: 0s, max-bytes: 1KiB}",
         "ingest: {max-bundle-bytes: 0, max-unpacked-bytes: 0, max-entries: 0, parallelism: 0}",
         "ingest.max-unpacked-bytes: 1MiB",

@@ -1,7 +1,9 @@
 //! The engine: scenarios a person can read, and properties that must hold for any catalog.
 
 use jiff::civil::{Date, date};
-use livepatch_onprem::domain::{Architecture, KernelSupport, PatchVersion, Scope, Sha256};
+use livepatch_onprem::domain::{
+    Architecture, KernelSupport, MachineId, PatchVersion, Scope, Sha256,
+};
 use livepatch_onprem::rollout::support::{DEFAULT_TABLE, SupportTable};
 use livepatch_onprem::rollout::*;
 use proptest::prelude::*;
@@ -67,13 +69,16 @@ fn facts<'a>(catalog: &Catalog, tier: &str, applied: &str) -> Facts<'a> {
         architecture: Some(Architecture::Amd64),
         applied: applied.parse().ok(),
         build_date: None,
+        machine: MachineId([1; 16]),
+        now: jiff::Timestamp::UNIX_EPOCH,
         today: TODAY,
     }
 }
 
 /// One line: outcome, offered version, and the codes of all reasons.
 fn story(catalog: &Catalog, facts: &Facts<'_>) -> String {
-    let decision = decide(catalog, facts).unwrap();
+    let none = Rollouts::default();
+    let decision = decide(catalog, &none, facts).unwrap();
     let skips: Vec<String> = decision
         .skips()
         .map(|skip| format!("{} {}", skip.version, skip.code.as_str()))
@@ -207,7 +212,8 @@ fn reasons_are_sentences() {
         "107.1@stable!",
         "108.1@stable~",
     ]);
-    let decision = decide(&catalog, &facts(&catalog, "stable", "107.1")).unwrap();
+    let none = Rollouts::default();
+    let decision = decide(&catalog, &none, &facts(&catalog, "stable", "107.1")).unwrap();
     let mut lines: Vec<String> = decision
         .skips()
         .map(|skip| skip.text(decision.tier))
@@ -331,7 +337,8 @@ proptest! {
         let catalog = catalog(&texts);
         let applied = applied.map(|v| format!("{v}.1")).unwrap_or_default();
         let facts = facts(&catalog, tier, &applied);
-        let decision = decide(&catalog, &facts).unwrap();
+        let none = Rollouts::default();
+        let decision = decide(&catalog, &none, &facts).unwrap();
         let eligible = |p: &Payload| p.standing == Standing::Free && p.reach.is_some_and(|r| r >= facts.tier);
         let withdrawn = catalog.payloads().iter().any(|p| Some(p.version) == facts.applied && p.standing == Standing::Blocked);
         if let Some(offered) = decision.payload {
@@ -346,7 +353,7 @@ proptest! {
         // Deciding again for a machine that took the offer is quiet: no flapping.
         if let Some(offered) = decision.payload {
             let after = Facts { applied: Some(offered.version), ..facts };
-            prop_assert_eq!(decide(&catalog, &after).unwrap().outcome, Outcome::UpToDate);
+            prop_assert_eq!(decide(&catalog, &none, &after).unwrap().outcome, Outcome::UpToDate);
         }
     }
 }

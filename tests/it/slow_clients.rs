@@ -6,7 +6,7 @@ use crate::support::server::TestServer;
 use livepatch_onprem::config::Server;
 use livepatch_onprem::db::Db;
 use livepatch_onprem::domain::Secret;
-use livepatch_onprem::http::serve::serve;
+use livepatch_onprem::http::serve::{Listener, serve};
 use livepatch_onprem::service::auth;
 use livepatch_onprem::telemetry::{CutOff, Metrics, Refusal};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -386,6 +386,10 @@ async fn who_does_not_take_his_download_is_cut_off() {
             let server = Server {
                 write_timeout: Duration::from_secs(1),
                 ..Server::default()
+            };
+            let listener = Listener {
+                socket: listener,
+                tls: None,
             };
             serve(listener, router, &server, &metrics, stopping).await
         })

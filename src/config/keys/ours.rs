@@ -1,6 +1,6 @@
 //! Our own keys. Their defaults are also those of the types in `model.rs`; a test compares the two.
 
-use super::Kind::{Bool, Bytes, Choice, Duration, Int, List, Path, Paths, Secret, Text};
+use super::Kind::{Address, Bool, Bytes, Choice, Duration, Int, List, Path, Paths, Secret, Text};
 use super::Status::Used;
 
 super::keys! { Ours;
@@ -37,12 +37,19 @@ super::keys! { Ours;
     "patch-sync.upstream-key" Text, "", Used, "The key that the upstream server signs its index with, as `livepatch-server keys show` prints it; not given: the key of the first contact.";
     "patch-trust.certificates" Paths, "", Used, "PEM or DER files with the certificates whose module signatures are trusted.";
     "patch-trust.policy" Choice(&["require", "warn", "off"]), "require", Used, "What is asked of a module's signature before its payload may be served.";
+    "server.admin-address" Address, "", Used, "Where administrators connect, apart from clients; not given: server.server-address. There the paths of administration are then not found.";
     "server.body-timeout" Duration, "2m", Used, "How long a client may take to send the body of a request; for an upload, how long it may send nothing, and in the long run it has to send 16 KiB a second.";
     "server.header-timeout" Duration, "10s", Used, "How long a client may take to send the head of a request.";
     "server.idle-timeout" Duration, "1m", Used, "How long a connection is kept open after an answer without another request.";
     "server.log-format" Choice(&["json", "text"]), "json", Used, "One JSON object a line, or text for people.";
     "server.max-connections" Int, "20000", Used, "Open connections in all; for one more, those are closed that have waited longest for their clients.";
     "server.max-connections-per-address" Int, "10000", Used, "Open connections of one IPv4 address or IPv6 /64, which may be that of a proxy or NAT; 0: no bound but that in all.";
+    "server.ops-address" Address, "", Used, "Where /metrics, /livez, /readyz and /debug/* are, apart from clients; not given: server.server-address. There they are then not found.";
     "server.shutdown-grace" Duration, "30s", Used, "How long running requests may take after a signal to stop.";
+    "server.tls.certificate" Path, "", Used, "PEM file with the server's certificate, followed by those between it and its authority. With it every address speaks TLS only. Read again when it changes, and on SIGHUP.";
+    "server.tls.client-auth" Choice(&["auto", "none", "optional", "required"]), "auto", Used, "Whether clients of server.server-address show a certificate of server.tls.client-ca: required: who shows none is refused at the handshake; optional: who shows one must show a good one; auto: required if there is a server.tls.client-ca.";
+    "server.tls.client-ca" Path, "", Used, "PEM file with the authorities that sign clients' certificates. Read again when it changes, and on SIGHUP.";
+    "server.tls.handshake-timeout" Duration, "10s", Used, "How long a client may take for the TLS handshake.";
+    "server.tls.key" Path, "", Used, "PEM file with the private key of server.tls.certificate, without a passphrase. Read again when it changes, and on SIGHUP.";
     "server.write-timeout" Duration, "2m", Used, "How long a client may take nothing of an answer that is being sent; in the long run it has to take 16 KiB a second.";
 }

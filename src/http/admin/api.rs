@@ -1,8 +1,8 @@
 //! The router of the admin API and its OpenAPI document.
 
 use super::{
-    admins, audit, captures, jobs, machines, patches, payloads, quarantine, reports, sessions,
-    storage, sync, sync_tokens, tiers, tokens,
+    admins, audit, captures, jobs, machines, patches, payloads, policies, quarantine, reports,
+    rollouts, sessions, storage, sync, sync_tokens, tiers, tokens,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -34,6 +34,8 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(sessions::routes())
         .merge(tiers::routes())
         .merge(patches::routes())
+        .merge(policies::routes())
+        .merge(rollouts::routes())
         .merge(payloads::routes())
         .merge(quarantine::routes())
         .merge(storage::routes())

@@ -11,7 +11,9 @@ mod machines;
 mod page;
 mod patches;
 mod payloads;
+mod policies;
 mod reports;
+mod rollouts;
 mod sessions;
 mod sync;
 mod sync_tokens;
@@ -34,9 +36,17 @@ pub use payloads::{
     CONTENT_SHA256, IngestOutcome, IngestResult, PayloadEntry, PayloadHeadQuery, PayloadQuery,
     QuarantineEntry, REPR_DIGEST, SignatureState, format_repr_digest, parse_repr_digest,
 };
+pub use policies::{
+    FreezeSpec, GateSpec, LabelCapSpec, PolicyEntry, PolicyFile, PolicySpec, WindowSpec,
+};
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
+};
+pub use rollouts::{
+    ForecastQuery, PatchForecast, PhaseForecast, PolicyChange, PolicyOutcome, PolicyPlan,
+    PolicySet, PolicyUnset, RolloutAct, RolloutDetail, RolloutEntry, RolloutEvent, RolloutForecast,
+    RolloutGate, RolloutHealth, RolloutKernel, RolloutQuery, TierForecast,
 };
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,

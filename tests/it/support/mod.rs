@@ -9,6 +9,7 @@ pub mod front;
 pub mod intake;
 pub mod kmod;
 pub mod ledger;
+pub mod pki;
 pub mod process;
 pub mod proxy;
 pub mod s3;

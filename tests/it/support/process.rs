@@ -185,7 +185,9 @@ impl Site {
         };
         let address = tokio::time::timeout(PATIENCE, address).await;
         let address = address.ok().and_then(Result::ok);
-        server.url = format!("http://{}", address.expect("the server did not start"));
+        let tls = self.settings.contains_key("LP_SERVER_TLS_CERTIFICATE");
+        let scheme = if tls { "https" } else { "http" };
+        server.url = format!("{scheme}://{}", address.expect("the server did not start"));
         let ready = format!("{}/readyz", server.url);
         assert_eq!(self.http.get(ready).send().await.unwrap().status(), 200);
         server.ready = started.elapsed();
@@ -365,6 +367,25 @@ impl Server {
         } else {
             "unapplied"
         };
+        self.report(machine, token, state, applied).await
+    }
+
+    /// A machine checks in and reports that the patch could not be inserted, until it is told that that was stored.
+    pub async fn failed(&self, machine: u128, token: &str) {
+        until("a report of a failure is stored", async || {
+            let answer = self.report(machine, token, "apply-failed", None).await;
+            answer.unwrap().expect(200)["stored"] == true
+        })
+        .await;
+    }
+
+    async fn report(
+        &self,
+        machine: u128,
+        token: &str,
+        state: &str,
+        applied: Option<&str>,
+    ) -> Result<Answer, Died> {
         let report = json!({
             "Client-Version": "v10.8.3", "Architecture": "amd64", "CPU-Model": "test",
             "Status": [{ "Kernel": kmod::kernel().to_string(), "Running": true, "Livepatch": {

@@ -2,6 +2,7 @@
 
 use super::db::{TestDb, settings};
 use super::kmod;
+use super::pki::Pki;
 use livepatch_onprem::app::{self, Running};
 use livepatch_onprem::config::Config;
 use livepatch_onprem::domain::Secret;
@@ -80,6 +81,17 @@ impl TestServer {
         Self::on(db, folder, change).await
     }
 
+    /// With TLS, by a certificate for this machine; the client believes its authority.
+    pub async fn with_tls(pki: &Pki, change: impl FnOnce(&mut Config)) -> Self {
+        let mut server = Self::with(|config| {
+            config.server.tls = Some(pki.config());
+            change(config);
+        })
+        .await;
+        server.http = pki.client(|builder| builder);
+        server
+    }
+
     async fn on(db: Arc<TestDb>, folder: Arc<TempDir>, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(&db, &folder);
         change(&mut config);
@@ -93,7 +105,11 @@ impl TestServer {
             .timeout(Duration::from_secs(30))
             .build()
             .unwrap();
-        let url = format!("http://{}", running.address);
+        let scheme = match running.core.config.server.tls {
+            Some(_) => "https",
+            None => "http",
+        };
+        let url = format!("{scheme}://{}", running.address);
         Self {
             running: Some(running),
             db,
@@ -111,6 +127,11 @@ impl TestServer {
     /// Host and port.
     pub fn address(&self) -> SocketAddr {
         self.running.as_ref().unwrap().address
+    }
+
+    /// Where each surface is.
+    pub fn addresses(&self) -> app::Addresses {
+        self.running.as_ref().unwrap().addresses
     }
 
     /// Stops it in order; whether all requests could end.
