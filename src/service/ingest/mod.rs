@@ -308,6 +308,9 @@ async fn fresh(
         Ok(good) => good,
         Err(quarantined) => return Ok(Some(quarantined)),
     };
+    if origin.staged.is_some() {
+        return stage::one(core, origin, name, spooled, good).await;
+    }
     match store::insert(core, origin, name, spooled, &good).await? {
         Ok(taken) => Ok(Some(taken)),
         // Another upload of the same name was faster.

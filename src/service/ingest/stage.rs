@@ -113,6 +113,23 @@ pub(in crate::service) async fn stage(
     results
 }
 
+/// As [`stage`] for a single one; `None` if a row of its name is there.
+pub(super) async fn one(
+    core: &Core,
+    origin: &Origin<'_>,
+    name: &BundleName,
+    spooled: &Spooled,
+    good: Good,
+) -> Result<Option<Taken>, ServiceError> {
+    let verified = Verified {
+        name: name.clone(),
+        spooled: spooled.clone(),
+        good,
+    };
+    let inserted = insert(core, origin, std::slice::from_ref(&verified)).await?;
+    Ok((!inserted.is_empty()).then(|| taken(&verified)))
+}
+
 /// What became of a payload whose row was written, or met another of its name.
 async fn settle(
     core: &Core,
@@ -120,18 +137,17 @@ async fn settle(
     verified: &Verified,
     inserted: &HashSet<String>,
 ) -> Result<Taken, ServiceError> {
-    let Verified {
-        name,
-        spooled,
-        good,
-    } = verified;
-    let filename = name.to_string();
-    if !inserted.contains(&filename) {
-        return process(core, origin, name, spooled).await;
+    if !inserted.contains(&verified.name.to_string()) {
+        return process(core, origin, &verified.name, &verified.spooled).await;
     }
-    let mut outcome = outcome(&filename, spooled, IngestResult::Stored);
-    outcome.warning.clone_from(&good.warning);
-    Ok(Taken { outcome, seq: None })
+    Ok(taken(verified))
+}
+
+fn taken(verified: &Verified) -> Taken {
+    let filename = verified.name.to_string();
+    let mut outcome = outcome(&filename, &verified.spooled, IngestResult::Stored);
+    outcome.warning.clone_from(&verified.good.warning);
+    Taken { outcome, seq: None }
 }
 
 /// The names of those whose rows were written; the others are there already.

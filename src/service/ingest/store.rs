@@ -18,7 +18,7 @@ use serde_json::json;
 /// How often a transaction that another one got in the way of is tried.
 pub(super) const ATTEMPTS: usize = 3;
 
-/// Writes the rows of a verified object. The inner error is the payload of that name that was faster.
+/// Writes the rows of a verified object that becomes visible at once. The inner error is the payload of that name that was faster.
 pub(super) async fn insert(
     core: &Core,
     origin: &Origin<'_>,
@@ -44,12 +44,12 @@ pub(super) async fn insert(
     }
     let mut outcome = outcome(&filename, spooled, IngestResult::Stored);
     outcome.warning.clone_from(&good.warning);
+    let seq = Some(seq);
     Ok(Ok(Taken { outcome, seq }))
 }
 
-/// The place in the audit log, and whether a quarantined file became this payload; or who was faster. What is staged has
-/// no place in the log before it becomes visible.
-type Written = Result<(Option<i64>, bool), payloads::Known>;
+/// The place in the audit log, and whether a quarantined file became this payload; or who was faster.
+type Written = Result<(i64, bool), payloads::Known>;
 
 async fn try_insert(
     core: &Core,
@@ -64,7 +64,7 @@ async fn try_insert(
     let tx = conn.begin().await?;
     let (patch_id, _) = patches::ensure(&tx, name.version).await?;
     let new = row(origin, name, filename, spooled, good, patch_id);
-    let unseen = origin.staged.is_none() && !patches::unseen(&tx, &[patch_id]).await?.is_empty();
+    let unseen = !patches::unseen(&tx, &[patch_id]).await?.is_empty();
     let Some(_) = payloads::insert(&tx, &new).await? else {
         let known = payloads::find(&tx, filename).await?;
         return known.map(Err).ok_or_else(|| {
@@ -73,12 +73,6 @@ async fn try_insert(
             ))
         });
     };
-    if origin.staged.is_some() {
-        failpoint("stage-before-commit");
-        tx.commit().await?;
-        failpoint("stage-after-commit");
-        return Ok(Ok((None, false)));
-    }
     let tier = enter(&tx, origin, (patch_id, name.version), unseen).await?;
     let released = held::delete_file(&tx, filename, &expect.sha256).await?;
     let entry = Entry {
@@ -99,7 +93,7 @@ async fn try_insert(
     let seq = audit::append(&tx, entry, Change::Catalog).await?;
     failpoint("ingest-before-commit");
     tx.commit().await?;
-    Ok(Ok((Some(seq), released.is_some())))
+    Ok(Ok((seq, released.is_some())))
 }
 
 /// The row of a verified object.

@@ -53,6 +53,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
         indexes: Indexes::default(),
+        sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&core.config).unwrap(),
         captures: Captures::default(),
         counts: Counts::default(),
