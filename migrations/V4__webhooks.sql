@@ -36,5 +36,6 @@ create table deliveries (
     unique (event_id, webhook_id)
 );
 create index deliveries_pending on deliveries (webhook_id, next_at) where state = 'pending';
+create index deliveries_dead on deliveries (webhook_id) where state = 'dead';
 create index deliveries_webhook on deliveries (webhook_id, id);
 create index deliveries_ended on deliveries (ended_at) where state <> 'pending';

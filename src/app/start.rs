@@ -16,6 +16,7 @@ use crate::service::contracts::Contracts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
 use crate::service::peer::Indexes;
+use crate::service::webhooks::Webhooks;
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
@@ -144,6 +145,7 @@ async fn connect(
         indexes: Indexes::default(),
         sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&config).map_err(StartError::Config)?,
+        webhooks: Webhooks::new(&config).map_err(StartError::Config)?,
         config,
         stopping: CancellationToken::new(),
         check_ins,

@@ -5,7 +5,7 @@ use super::load::Values;
 use super::model::{
     Auth, BasicUser, CheckIn, Config, Contracts, Database, Ingest, LogFormat, MachineCount,
     MachineReports, PatchCache, PatchStorage, PatchSync, PatchTrust, Proxy, S3, Server,
-    StorageKind, SyncDriver, TrustPolicy,
+    StorageKind, SyncDriver, TrustPolicy, Webhooks,
 };
 use super::value::{Value, split};
 use crate::domain::{Architecture, Secret};
@@ -173,6 +173,13 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
             user: read.text("contracts.user"),
             password: read.secret("contracts.password"),
             cache: read.duration("contracts.cache"),
+        },
+        webhooks: Webhooks {
+            allow_private_addresses: read.flag("webhooks.allow-private-addresses"),
+            timeout: read.duration("webhooks.timeout"),
+            max_attempts: read.int("webhooks.max-attempts"),
+            ca: read.path("webhooks.ca"),
+            retention_days: read.int("webhooks.retention-days"),
         },
     }
 }

@@ -324,6 +324,20 @@ fn bounds(config: &Config, checker: &mut Checker<'_>) {
         spin,
     );
 
+    let webhooks = &config.webhooks;
+    let untold = "nobody could be told of anything";
+    checker.lasting("webhooks.timeout", webhooks.timeout, untold);
+    checker.positive(
+        "webhooks.max-attempts",
+        webhooks.max_attempts.into(),
+        untold,
+    );
+    checker.positive(
+        "webhooks.retention-days",
+        webhooks.retention_days.into(),
+        "nobody could see what became of a delivery",
+    );
+
     let check_in = &config.check_in;
     checker.positive(
         "check-in.queue",

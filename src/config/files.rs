@@ -29,6 +29,9 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
     if let Some(path) = &config.contracts.ca {
         note("contracts.ca", path, certificates(path));
     }
+    if let Some(path) = &config.webhooks.ca {
+        note("webhooks.ca", path, certificates(path));
+    }
     if let Some(path) = &config.ingest.spool_directory {
         note("ingest.spool-directory", path, folder(path));
     }

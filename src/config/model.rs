@@ -34,6 +34,8 @@ pub struct Config {
     pub patch_sync: PatchSync,
     /// `contracts.*`
     pub contracts: Contracts,
+    /// `webhooks.*` (ours)
+    pub webhooks: Webhooks,
 }
 
 /// `server.*`
@@ -352,6 +354,33 @@ impl Default for CheckIn {
         Self {
             interval: Duration::from_hours(1),
             queue: 20_000,
+        }
+    }
+}
+
+/// `webhooks.*`: telling others of events.
+#[derive(Debug, Clone)]
+pub struct Webhooks {
+    /// `webhooks.allow-private-addresses`: deliver also to addresses that are not public.
+    pub allow_private_addresses: bool,
+    /// `webhooks.timeout`: how long a receiver may take to answer.
+    pub timeout: Duration,
+    /// `webhooks.max-attempts`: how often a delivery is tried.
+    pub max_attempts: u32,
+    /// `webhooks.ca`: PEM file of an authority that is trusted besides the system's.
+    pub ca: Option<PathBuf>,
+    /// `webhooks.retention-days`: how long deliveries that ended are kept.
+    pub retention_days: u32,
+}
+
+impl Default for Webhooks {
+    fn default() -> Self {
+        Self {
+            allow_private_addresses: false,
+            timeout: Duration::from_secs(10),
+            max_attempts: 15,
+            ca: None,
+            retention_days: 30,
         }
     }
 }

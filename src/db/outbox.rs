@@ -41,8 +41,8 @@ statements! {
     SETTLE_DEAD = "update deliveries set state = 'dead', attempts = attempts + 1, last_error = $3,
             tried_at = now(), ended_at = now()
         where id = $1 and state = 'pending' and attempts = $2";
-    COUNT_DELIVERIES = "select count(*) filter (where state = 'pending'), count(*) filter (where state = 'dead')
-        from deliveries where state <> 'delivered'";
+    COUNT_DELIVERIES = "select (select count(*) from deliveries where state = 'pending'),
+            (select count(*) from deliveries where state = 'dead')";
     DELETE_OLD_DELIVERIES = "delete from deliveries where state <> 'pending' and ended_at < now() - make_interval(days => $1)";
     DELETE_TOLD_EVENTS = "delete from outbox o
         where at < now() - interval '1 hour' and not exists (select from deliveries d where d.event_id = o.id)";

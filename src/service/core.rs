@@ -8,6 +8,7 @@ use super::ingest::Gate;
 use super::jobs::Runner;
 use super::peer::Indexes;
 use super::snapshots::Snapshots;
+use super::webhooks::Webhooks;
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
 use crate::config::Config;
@@ -54,6 +55,8 @@ pub struct Core {
     pub indexes: Indexes,
     /// Told when somebody asks this replica for a sync run, so that a leader need not wait until it looks.
     pub sync_asked: Notify,
+    /// Delivers events to webhooks.
+    pub webhooks: Webhooks,
     /// Cancelled when the server is told to stop.
     pub stopping: CancellationToken,
 }

@@ -39,6 +39,7 @@ pub mod storage;
 pub mod sync;
 pub mod text;
 pub mod tiers;
+pub mod webhooks;
 mod words;
 
 pub use core::Core;

@@ -2,7 +2,7 @@
 //! at the head from time to time in case a notification went astray.
 
 use crate::db::listen::{Change, Heard, listen};
-use crate::db::{DbError, audit, quarantine};
+use crate::db::{DbError, audit, outbox, quarantine};
 use crate::service::Core;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,11 @@ pub async fn follow(core: Arc<Core>, stopping: CancellationToken) {
                 }
             };
             match message {
-                Some(Heard::Connected) => reload(&core, None, i64::MAX).await,
+                Some(Heard::Connected) => {
+                    core.webhooks.wake.notify_one();
+                    reload(&core, None, i64::MAX).await;
+                }
+                Some(Heard::Changed(Some(Change::Outbox), _)) => core.webhooks.wake.notify_one(),
                 Some(Heard::Changed(change, seq)) => reload(&core, change, seq).await,
                 Some(Heard::Lost) => {}
                 None => return,
@@ -60,12 +64,15 @@ async fn compare(core: &Core) {
     let looked = async {
         let conn = core.db.conn().await?;
         let (seq, _) = audit::head(&conn).await?;
-        Ok::<_, DbError>((seq, quarantine::count(&conn).await?))
+        let waiting = outbox::count(&conn).await?;
+        Ok::<_, DbError>((seq, quarantine::count(&conn).await?, waiting))
     };
     match looked.await {
-        Ok((seq, quarantined)) => {
+        Ok((seq, quarantined, (pending, dead))) => {
             core.metrics.audit_head.set(seq);
             core.metrics.ingest.quarantined.set(quarantined);
+            core.metrics.webhooks.pending.set(pending);
+            core.metrics.webhooks.dead.set(dead);
             if seq.unsigned_abs() > core.snapshots.get().version {
                 reload(core, None, seq).await;
             }

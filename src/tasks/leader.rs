@@ -3,7 +3,7 @@
 //! The leader renews its lease three times as often as it runs out. A candidate that finds the lease run out although the lock is
 //! held ends the holder's connection: its process stands still, and when it wakes its transactions are refused by their epoch.
 
-use super::{rollouts, sync};
+use super::{rollouts, sync, webhooks};
 use crate::db::DbError;
 use crate::db::leader::Candidate;
 use crate::service::Core;
@@ -64,13 +64,17 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
     // A run that is told to stop still records that it was; one of a leader that is none any more is cut off.
     tokio::select! {
         ended = renewing => ended,
-        () = async {
-            tokio::join!(
-                sync::schedule(core, epoch, stopping),
-                rollouts::watch(core, epoch, stopping),
-            );
-        } => Ok(()),
+        () = work(core, epoch, stopping) => Ok(()),
     }
+}
+
+/// What only the leader does, until `stopping`.
+async fn work(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken) {
+    tokio::join!(
+        sync::schedule(core, epoch, stopping),
+        rollouts::watch(core, epoch, stopping),
+        webhooks::deliver(core, epoch, stopping),
+    );
 }
 
 /// No word from the database within a lease is an end too.

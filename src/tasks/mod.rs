@@ -1,4 +1,5 @@
-//! Work that runs beside requests: counting machines, following changes, retention, leading, and what a leader does.
+//! Work that runs beside requests: counting machines, following changes, retention, leading, and what a leader does: sync, and
+//! delivering events.
 
 pub mod census;
 pub mod follow;
@@ -6,3 +7,4 @@ pub mod leader;
 pub mod retention;
 pub mod rollouts;
 pub mod sync;
+pub mod webhooks;

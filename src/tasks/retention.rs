@@ -1,6 +1,6 @@
 //! Partitions of the history made ahead and dropped when they are old; sessions and counters that ended.
 
-use crate::db::{DbError, retention};
+use crate::db::{DbError, outbox, retention};
 use crate::service::Core;
 use jiff::{ToSpan, civil::Date};
 use std::sync::Arc;
@@ -8,6 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How many days ahead there are partitions; more than the longest pause between two runs.
 const AHEAD: i32 = 3;
+/// The most days that deliveries to webhooks are kept: a century, which the database can subtract from any time.
+const MOST_DAYS: u32 = 36_500;
 
 /// Runs at once and then at `machine-reports.database.cleanup-interval`, until `stopping`.
 pub async fn run(core: Arc<Core>, stopping: CancellationToken) {
@@ -61,5 +63,7 @@ pub async fn once(core: &Core, today: Date) -> Result<(), DbError> {
         }
     }
     retention::delete_ended(&tx).await?;
+    let keep = core.config.webhooks.retention_days.min(MOST_DAYS);
+    outbox::delete_old(&tx, keep.cast_signed()).await?;
     tx.commit().await
 }

@@ -127,3 +127,15 @@ labels! {
         Waiting => "waiting",
     }
 }
+
+labels! {
+    /// What came of an attempt to deliver an event.
+    DeliveryResult {
+        /// The receiver has it.
+        Delivered => "delivered",
+        /// It is tried again.
+        Failed => "failed",
+        /// It is given up.
+        Dead => "dead",
+    }
+}

@@ -13,6 +13,7 @@ use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
 use super::rollouts::RolloutMetrics;
 use super::sync::SyncMetrics;
+use super::webhooks::WebhookMetrics;
 use prometheus::{
     Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -73,6 +74,8 @@ pub struct Metrics {
     pub sync: SyncMetrics,
     /// Rollouts.
     pub rollouts: RolloutMetrics,
+    /// Events on their way to webhooks.
+    pub webhooks: WebhookMetrics,
     /// Number of the newest entry of the audit log.
     pub audit_head: IntGauge,
 }
@@ -351,6 +354,7 @@ impl Metrics {
             },
             sync: SyncMetrics::new(r),
             rollouts: RolloutMetrics::new(r),
+            webhooks: WebhookMetrics::new(r),
             audit_head: gauge(
                 r,
                 "livepatch_audit_chain_head",

@@ -9,13 +9,14 @@ mod metrics;
 mod pings;
 mod rollouts;
 mod sync;
+mod webhooks;
 
 pub use connections::{ConnectionMetrics, TlsMetrics};
 pub use family::{Counters, Histograms, Label, Words};
 pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{
-    CutOff, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd, TlsReload, TokenKind,
-    Verification,
+    CutOff, DeliveryResult, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd,
+    TlsReload, TokenKind, Verification,
 };
 pub use metrics::{
     AuthMetrics, CacheMetrics, CheckInMetrics, ClientMetrics, DatabaseMetrics, IngestMetrics,
@@ -24,3 +25,4 @@ pub use metrics::{
 pub use pings::{PingLabels, PingMetrics};
 pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;
+pub use webhooks::WebhookMetrics;

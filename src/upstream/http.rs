@@ -1,4 +1,4 @@
-//! The client for everything that this server asks of others by HTTP: upstream servers and the contracts service.
+//! The client for what this server asks of others by HTTP: upstream servers and webhooks.
 //!
 //! Invariants: a redirect to another scheme, host or port is an error; proxies are those of `patch-sync.proxy.*` and never
 //! the environment's; nothing secret (proxy credentials, tokens) is in an error's text; nothing waits for ever, and what
@@ -7,7 +7,7 @@
 use super::UpstreamError;
 use crate::config::Proxy;
 use bytes::Bytes;
-use reqwest::{Certificate, NoProxy, Response, Url, redirect};
+use reqwest::{Certificate, ClientBuilder, NoProxy, Response, Url, redirect};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -54,11 +54,23 @@ impl Http {
                 attempt.follow()
             }
         });
-        let mut builder = reqwest::Client::builder()
+        Self::with(ca, ca_key, proxy, patience, |client| {
+            client.redirect(same_server)
+        })
+    }
+
+    /// The same, where `adapt` says which redirects are followed, and whatever else is not common to all.
+    pub(super) fn with(
+        ca: Option<&Path>,
+        ca_key: &str,
+        proxy: &Proxy,
+        patience: Duration,
+        adapt: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Result<Self, UpstreamError> {
+        let mut builder = adapt(reqwest::Client::builder())
             .user_agent(concat!("livepatch-onprem/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT.min(patience))
             .pool_idle_timeout(Duration::from_secs(20))
-            .redirect(same_server)
             .no_proxy();
         let mut secrets = Vec::new();
         if proxy.enabled {
@@ -196,7 +208,7 @@ impl Http {
 }
 
 /// A proxy's URL; `http://` may be left out.
-fn proxy_url(text: &str) -> Option<Url> {
+pub(super) fn proxy_url(text: &str) -> Option<Url> {
     let text = text.trim();
     let whole = if text.contains("://") {
         text.to_owned()

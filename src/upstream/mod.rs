@@ -3,6 +3,7 @@
 //! A driver only lists and opens. Whether what it brings is served is decided by ingest; in which order, when it becomes visible,
 //! and what becomes of what is no longer there, by `service::sync`.
 
+pub mod address;
 pub mod archive;
 mod build;
 pub mod contracts;
@@ -14,6 +15,7 @@ mod downloader_run;
 pub mod http;
 mod peer;
 pub mod volume;
+pub mod webhook;
 
 pub use build::build;
 pub use directory::Directory;

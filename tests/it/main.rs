@@ -78,6 +78,7 @@ mod tiers;
 mod tls;
 mod tls_files;
 mod tls_slow;
+mod webhook_delivery;
 mod webhooks;
 mod wire;
 mod wire_reports;

@@ -52,4 +52,9 @@ super::keys! { Ours;
     "server.tls.handshake-timeout" Duration, "10s", Used, "How long a client may take for the TLS handshake.";
     "server.tls.key" Path, "", Used, "PEM file with the private key of server.tls.certificate, without a passphrase. Read again when it changes, and on SIGHUP.";
     "server.write-timeout" Duration, "2m", Used, "How long a client may take nothing of an answer that is being sent; in the long run it has to take 16 KiB a second.";
+    "webhooks.allow-private-addresses" Bool, "false", Used, "Deliver events also to webhooks on addresses that are not public: those of this machine, of private networks and of links.";
+    "webhooks.ca" Path, "", Used, "PEM file of an authority that is trusted for webhooks besides the system's.";
+    "webhooks.max-attempts" Int, "15", Used, "How often an event is sent to a webhook before it is given up; the pauses grow from 5s to 12h, and 15 attempts take about a day.";
+    "webhooks.retention-days" Int, "30", Used, "Days that deliveries to webhooks are kept after they were taken or given up.";
+    "webhooks.timeout" Duration, "10s", Used, "How long a webhook's receiver may take to answer.";
 }

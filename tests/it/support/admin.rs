@@ -22,6 +22,7 @@ use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
+use livepatch_onprem::service::webhooks::Webhooks;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
 use livepatch_onprem::telemetry::Metrics;
 use serde_json::Value;
@@ -142,6 +143,7 @@ impl TestAdmin {
             sync_asked: tokio::sync::Notify::new(),
             metrics: Metrics::new(),
             contracts: Contracts::new(&config).unwrap(),
+            webhooks: Webhooks::new(&config).unwrap(),
             store,
             trust: Some(trust),
             config,

@@ -19,6 +19,7 @@ use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
+use livepatch_onprem::service::webhooks::Webhooks;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         indexes: Indexes::default(),
         sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&core.config).unwrap(),
+        webhooks: Webhooks::new(&core.config).unwrap(),
         captures: Captures::default(),
         counts: Counts::default(),
         machine_key: core.machine_key.clone(),

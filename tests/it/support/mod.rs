@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod pki;
 pub mod process;
 pub mod proxy;
+pub mod receiver;
 pub mod s3;
 pub mod scripted;
 pub mod server;
