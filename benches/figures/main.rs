@@ -11,6 +11,7 @@ mod downloads;
 mod intake;
 mod load;
 mod million;
+mod payloads;
 mod process;
 mod report;
 mod site;

@@ -11,6 +11,8 @@ use tokio_postgres::Row;
 
 statements! {
     INSERT_PATCH = "insert into patches (version) values ($1) on conflict do nothing returning id";
+    INSERT_PATCHES = "insert into patches (version) select unnest($1::bigint[]) on conflict do nothing";
+    FIND_PATCHES = "select version, id from patches where version = any($1)";
     FIND_PATCH = "select id from patches where version = $1";
     // Not "for update": payloads that come in for this patch meanwhile need not wait.
     LOCK_PATCH = "select id from patches p where version = $1 and (exists (select from payloads where patch_id = p.id and staged is null)
@@ -125,6 +127,19 @@ pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool)
         run.one(&FIND_PATCH, &[&version.code()]).await?.get(0),
         false,
     ))
+}
+
+/// Adds those of these patches that are not there. Returns their ids; each version must be given once.
+pub async fn ensure_all(
+    run: &impl Run,
+    versions: &[PatchVersion],
+) -> Result<HashMap<PatchVersion, i32>, DbError> {
+    let codes: Vec<i64> = versions.iter().map(|version| version.code()).collect();
+    run.exec(&INSERT_PATCHES, &[&codes]).await?;
+    let rows = run.rows(&FIND_PATCHES, &[&codes]).await?;
+    rows.iter()
+        .map(|row| Ok((version(row.get(0))?, row.get(1))))
+        .collect()
 }
 
 /// Of these patches the ones that nobody has seen yet: without a visible payload, and never in a tier.
