@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
+pub mod reach;
 pub mod reports;
 pub mod retention;
 pub mod rollout_labels;
@@ -75,6 +76,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         payloads::ALL,
         quarantine::ALL,
         fleet::ALL,
+        reach::ALL,
         reports::ALL,
         sessions::ALL,
         staged::ALL,

@@ -3,17 +3,38 @@
 use super::fleet::state;
 use super::run::{DbError, Run};
 use super::statements;
-use crate::domain::{Architecture, MachineState, PatchVersion};
+use crate::domain::{Architecture, LabelKey, MachineState, PatchVersion};
+use jiff::civil::Date;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+/// Machines by all that reports speak of, and by a further column of a further join.
+macro_rules! counted {
+    ($column:literal, $join:literal) => {
+        concat!(
+            "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.build_date, g.machines, g.silent, g.label
+            from (select m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, ",
+            $column,
+            " as label, count(*) as machines,
+                    count(*) filter (where m.last_check < now() - make_interval(secs => $1)) as silent
+                from machines m ",
+            $join,
+            " group by m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, label) g
+            left join words k on k.id = g.kernel_id"
+        )
+    };
+}
 
 statements! {
     // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
     CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
-    COUNT_MACHINES = "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.machines from (
-            select tier_id, kernel_id, architecture, patch, offered, state, count(*) as machines from machines
-            group by tier_id, kernel_id, architecture, patch, offered, state) g
-        left join words k on k.id = g.kernel_id";
+    COUNT_MACHINES = counted!("null::text", "");
+    COUNT_MACHINES_BY_LABEL = counted!(
+        "l.value",
+        "left join machine_labels l on l.machine_id = m.id and l.key = $2"
+    );
 }
 
 /// Machines that agree in all of this.
@@ -31,32 +52,52 @@ pub struct CensusRow {
     pub offered: Option<PatchVersion>,
     /// State as reported.
     pub state: MachineState,
+    /// The day their kernel was built.
+    pub build_date: Option<Date>,
     /// How many.
     pub machines: u64,
+    /// How many of them have not checked in for long.
+    pub silent: u64,
 }
 
-/// Counts all machines. Call it in a read transaction of its own, whose settings it changes.
-pub async fn census(run: &impl Run) -> Result<Vec<CensusRow>, DbError> {
+/// Counts all machines, with a label also by its value; machines without it have none. One is silent that has checked in, but
+/// not for `silence` seconds. Call it in a read transaction of its own, whose settings it changes.
+pub async fn census(
+    run: &impl Run,
+    silence: f64,
+    label: Option<&LabelKey>,
+) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
     run.one(&CENSUS_SETTINGS, &[]).await?;
-    let rows = run.rows(&COUNT_MACHINES, &[]).await?;
+    let rows = match label {
+        None => run.rows(&COUNT_MACHINES, &[&silence]).await?,
+        Some(key) => {
+            let params: [&(dyn ToSql + Sync); 2] = [&silence, &key.as_str()];
+            run.rows(&COUNT_MACHINES_BY_LABEL, &params).await?
+        }
+    };
+    Ok(read(&rows))
+}
+
+fn read(rows: &[Row]) -> Vec<(Option<String>, CensusRow)> {
     // Thousands of groups share a few hundred kernels.
     let mut kernels: HashMap<i32, Arc<str>> = HashMap::new();
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let kernel = row
-                .get::<_, Option<i32>>(1)
-                .zip(row.get::<_, Option<&str>>(2))
-                .map(|(id, text)| Arc::clone(kernels.entry(id).or_insert_with(|| text.into())));
-            CensusRow {
-                tier_id: row.get(0),
-                kernel,
-                architecture: Architecture::from_code(row.get(3)),
-                patch: PatchVersion::from_code(row.get(4)),
-                offered: PatchVersion::from_code(row.get(5)),
-                state: state(row.get(6)),
-                machines: row.get::<_, i64>(7).unsigned_abs(),
-            }
-        })
-        .collect())
+    let counted = |row: &Row| {
+        let kernel = row
+            .get::<_, Option<i32>>(1)
+            .zip(row.get::<_, Option<&str>>(2))
+            .map(|(id, text)| Arc::clone(kernels.entry(id).or_insert_with(|| text.into())));
+        let counted = CensusRow {
+            tier_id: row.get(0),
+            kernel,
+            architecture: Architecture::from_code(row.get(3)),
+            patch: PatchVersion::from_code(row.get(4)),
+            offered: PatchVersion::from_code(row.get(5)),
+            state: state(row.get(6)),
+            build_date: row.get(7),
+            machines: row.get::<_, i64>(8).unsigned_abs(),
+            silent: row.get::<_, i64>(9).unsigned_abs(),
+        };
+        (row.get(10), counted)
+    };
+    rows.iter().map(counted).collect()
 }

@@ -156,6 +156,24 @@ impl TestServer {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
+    /// What `livepatch-admin` says, and its exit code.
+    pub async fn command(&self, args: &[&str]) -> (i32, String) {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_livepatch-admin"));
+        command
+            .args(args)
+            .env("LIVEPATCH_URL", &self.url)
+            .env("LIVEPATCH_ADMIN_AUTH", format!("{ADMIN}:{PASSWORD}"))
+            .env("XDG_STATE_HOME", self.folder.path());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+            .await
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(said).unwrap(),
+        )
+    }
+
     /// Takes a real bundle in through the admin API.
     pub async fn upload(&self, bundle: &Path) -> Value {
         let name = bundle.file_name().unwrap().to_str().unwrap();
