@@ -3,8 +3,8 @@
 use super::client::parse_url;
 use super::output::Format;
 use super::{
-    admin, audit, capture, job, login, machine, patch, policy, report, rollout, session, storage,
-    sync, sync_tokens, tier, token, webhook,
+    admin, audit, capture, coverage, job, kernels, login, machine, patch, policy, report, rollout,
+    session, storage, sync, sync_tokens, tier, token, webhook,
 };
 use crate::domain::{Architecture, KernelVersion, Scope, Selector};
 use crate::wire::admin::WireScope;
@@ -138,6 +138,11 @@ pub enum Command {
     /// Reports over the fleet
     #[command(subcommand)]
     Report(report::ReportCommand),
+    /// How well the machines are covered, and which lose the cover of their kernel
+    Coverage(coverage::CoverageArgs),
+    /// The table of supported kernels
+    #[command(subcommand)]
+    Kernels(kernels::KernelsCommand),
     /// Say what a machine would be offered now, and why
     Explain(machine::ExplainArgs),
     /// Administrators

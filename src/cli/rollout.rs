@@ -1,4 +1,4 @@
-//! `rollout`: list, show, forecast, approve, pause, resume, abort, block; and `preview promote`.
+//! `rollout`: list, show, forecast, reach, approve, pause, resume, abort, block; and `preview promote`.
 
 use super::args::ScopeArgs;
 use super::context::Context;
@@ -6,7 +6,7 @@ use super::output::{
     Row, Show, View, blocks, bytes, count, properties, rows, some, table, text, titled,
 };
 use super::patch::scope_text;
-use super::{CliError, prompt};
+use super::{CliError, prompt, reach};
 use crate::domain::policy::Zone;
 use crate::domain::{PatchVersion, TierName};
 use crate::wire::admin::{
@@ -56,6 +56,8 @@ pub enum RolloutCommand {
         #[arg(long, value_name = "TIER")]
         tier: Option<TierName>,
     },
+    /// List whom a patch has reached: who has it, who was offered it, who is silent
+    Reach(reach::ReachArgs),
     /// Let one begin that awaits a second person; not by who promoted the patch
     Approve(ActArgs),
     /// Let nobody in for a while
@@ -376,6 +378,7 @@ pub async fn run(context: &Context, command: RolloutCommand) -> Result<(), CliEr
                 .await?;
             context.show(&forecast)
         }
+        RolloutCommand::Reach(args) => reach::run(context, args).await,
         RolloutCommand::Approve(args) => act(context, "approve", args).await,
         RolloutCommand::Pause(args) => act(context, "pause", args).await,
         RolloutCommand::Resume(args) => act(context, "resume", args).await,

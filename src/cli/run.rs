@@ -4,8 +4,8 @@ use super::args::{Cli, Command};
 use super::context::Context;
 use super::{CliError, Exit};
 use super::{
-    admin, audit, capture, job, login, machine, patch, policy, report, rollout, session, storage,
-    sync, sync_tokens, tier, token, webhook,
+    admin, audit, capture, coverage, job, kernels, login, machine, patch, policy, report, rollout,
+    session, storage, sync, sync_tokens, tier, token, webhook,
 };
 use clap::{CommandFactory, Parser};
 use std::io::Write;
@@ -50,6 +50,8 @@ async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
         Command::Sync(command) => return sync::run(context, command).await,
         Command::Machine(command) => machine::run(context, command).await?,
         Command::Report(command) => report::run(context, command).await?,
+        Command::Coverage(args) => coverage::run(context, args).await?,
+        Command::Kernels(command) => kernels::run(context, command).await?,
         Command::Explain(args) => machine::explain(context, args).await?,
         Command::Admin(command) => admin::run(context, command).await?,
         Command::Session(command) => session::run(context, command).await?,

@@ -19,6 +19,8 @@ statements! {
     SELECT_BLOCKS = "select patch_id, kind, kernel, flavour, architecture from blocks where lifted_at is null";
     SELECT_SUPPORT = "select release, codename, architecture, series, kind, flavours, months, end_of_life
         from supported_kernels order by release desc, series desc, architecture";
+    // Any number that nothing else in this database uses.
+    LOCK_SUPPORT = "select pg_advisory_xact_lock(7103, 12)";
     SEED_TIER = "insert into tiers (name, position) select $1, $2 where not exists (select from tiers where name = $1)";
     COUNT_TIERS = "select count(*) from tiers";
     COUNT_SUPPORT = "select count(*) from supported_kernels";
@@ -73,6 +75,11 @@ pub async fn support(run: &impl Run) -> Result<Vec<SupportRow>, DbError> {
         });
     }
     Ok(support)
+}
+
+/// Lets nobody else replace the table of supported kernels until the transaction ends.
+pub async fn lock_support(run: &impl Run) -> Result<(), DbError> {
+    run.one(&LOCK_SUPPORT, &[]).await.map(|_| ())
 }
 
 /// Reads all that a catalog is built from. Call it in one read transaction.

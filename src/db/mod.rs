@@ -24,6 +24,7 @@ pub mod outbox;
 pub mod patches;
 pub mod payloads;
 pub mod quarantine;
+pub mod reach;
 pub mod reports;
 pub mod retention;
 pub mod rollout_labels;
@@ -77,6 +78,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         payloads::ALL,
         quarantine::ALL,
         fleet::ALL,
+        reach::ALL,
         reports::ALL,
         selected::ALL,
         sessions::ALL,

@@ -4,20 +4,26 @@ use super::filter::{MachineFilter, matching, source};
 use super::fleet::state;
 use super::run::{DbError, Run, Sql};
 use super::statements;
-use crate::domain::{Architecture, MachineState, PatchVersion};
+use crate::domain::{Architecture, LabelKey, MachineState, PatchVersion};
+use jiff::civil::Date;
 use std::collections::HashMap;
 use std::sync::Arc;
+use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Machines by what they agree in.
+/// Machines by all that reports speak of, and by a further column; how many of them are silent is a column too.
 macro_rules! counted {
-    ($($from:expr),*) => {
+    ($column:literal, $silent:literal, $($from:expr),*) => {
         concat!(
-            "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.machines from (
-            select m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, count(*) as machines",
+            "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.build_date, g.machines, g.silent, g.label
+            from (select m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, ",
+            $column,
+            " as label, count(*) as machines, ",
+            $silent,
+            " as silent",
             $($from,)*
-            " group by m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state) g
-        left join words k on k.id = g.kernel_id"
+            " group by m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, label) g
+            left join words k on k.id = g.kernel_id"
         )
     };
 }
@@ -25,9 +31,18 @@ macro_rules! counted {
 statements! {
     // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
     CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
-    COUNT_MACHINES = counted!(" from machines m");
-    COUNT_SELECTED = counted!(source!(all), matching!());
-    COUNT_SELECTED_LED = counted!(source!(led), matching!());
+    COUNT_MACHINES = counted!(
+        "null::text",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
+        " from machines m"
+    );
+    COUNT_MACHINES_BY_LABEL = counted!(
+        "l.value",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
+        " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
+    );
+    COUNT_SELECTED = counted!("null::text", "0::bigint", source!(all), matching!());
+    COUNT_SELECTED_LED = counted!("null::text", "0::bigint", source!(led), matching!());
 }
 
 /// Machines that agree in all of this.
@@ -45,46 +60,60 @@ pub struct CensusRow {
     pub offered: Option<PatchVersion>,
     /// State as reported.
     pub state: MachineState,
+    /// The day their kernel was built.
+    pub build_date: Option<Date>,
     /// How many.
     pub machines: u64,
+    /// How many of them have not checked in for long.
+    pub silent: u64,
 }
 
-/// Counts all machines. Call it in a read transaction of its own, whose settings it changes.
-pub async fn census(run: &impl Run) -> Result<Vec<CensusRow>, DbError> {
-    counted(run, &COUNT_MACHINES, &[]).await
-}
-
-/// Counts the machines that a filter lets through, like [`census`].
-pub async fn census_of(run: &impl Run, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
-    let sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
-    counted(run, sql, &filter.params(&[])).await
-}
-
-async fn counted(
+/// Counts all machines, with a label also by its value; machines without it have none. One is silent that has checked in, but
+/// not for `silence` seconds. Call it in a read transaction of its own, whose settings it changes.
+pub async fn census(
     run: &impl Run,
-    sql: &Sql,
-    params: &[&(dyn ToSql + Sync)],
-) -> Result<Vec<CensusRow>, DbError> {
+    silence: f64,
+    label: Option<&LabelKey>,
+) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
     run.one(&CENSUS_SETTINGS, &[]).await?;
-    let rows = run.rows(sql, params).await?;
+    let rows = match label {
+        None => run.rows(&COUNT_MACHINES, &[&silence]).await?,
+        Some(key) => {
+            let params: [&(dyn ToSql + Sync); 2] = [&silence, &key.as_str()];
+            run.rows(&COUNT_MACHINES_BY_LABEL, &params).await?
+        }
+    };
+    Ok(read(&rows))
+}
+
+/// Counts the machines that a filter lets through, like [`census`] but for those that are silent.
+pub async fn census_of(run: &impl Run, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
+    let sql: &Sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
+    run.one(&CENSUS_SETTINGS, &[]).await?;
+    let rows = run.rows(sql, &filter.params(&[])).await?;
+    Ok(read(&rows).into_iter().map(|(_, row)| row).collect())
+}
+
+fn read(rows: &[Row]) -> Vec<(Option<String>, CensusRow)> {
     // Thousands of groups share a few hundred kernels.
     let mut kernels: HashMap<i32, Arc<str>> = HashMap::new();
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let kernel = row
-                .get::<_, Option<i32>>(1)
-                .zip(row.get::<_, Option<&str>>(2))
-                .map(|(id, text)| Arc::clone(kernels.entry(id).or_insert_with(|| text.into())));
-            CensusRow {
-                tier_id: row.get(0),
-                kernel,
-                architecture: Architecture::from_code(row.get(3)),
-                patch: PatchVersion::from_code(row.get(4)),
-                offered: PatchVersion::from_code(row.get(5)),
-                state: state(row.get(6)),
-                machines: row.get::<_, i64>(7).unsigned_abs(),
-            }
-        })
-        .collect())
+    let counted = |row: &Row| {
+        let kernel = row
+            .get::<_, Option<i32>>(1)
+            .zip(row.get::<_, Option<&str>>(2))
+            .map(|(id, text)| Arc::clone(kernels.entry(id).or_insert_with(|| text.into())));
+        let counted = CensusRow {
+            tier_id: row.get(0),
+            kernel,
+            architecture: Architecture::from_code(row.get(3)),
+            patch: PatchVersion::from_code(row.get(4)),
+            offered: PatchVersion::from_code(row.get(5)),
+            state: state(row.get(6)),
+            build_date: row.get(7),
+            machines: row.get::<_, i64>(8).unsigned_abs(),
+            silent: row.get::<_, i64>(9).unsigned_abs(),
+        };
+        (row.get(10), counted)
+    };
+    rows.iter().map(counted).collect()
 }

@@ -5,6 +5,7 @@ pub mod advance;
 mod answers;
 mod catalog;
 pub mod cohort;
+pub mod coverage;
 mod decide;
 pub mod forecast;
 pub mod limits;

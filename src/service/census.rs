@@ -1,4 +1,4 @@
-//! The machines counted: by tier, kernel, architecture, patch, offer and state. Reports add up what they speak of.
+//! The machines counted: by tier, kernel, architecture, patch, offer, state and build date. Reports add up what they speak of.
 //!
 //! Counting reads the whole table, since nothing that a check-in changes is indexed. With few machines that takes
 //! milliseconds and is done for each report. With more than [`DEAR`], counts are kept and counted anew beside the
@@ -6,10 +6,11 @@
 //!
 //! Invariant: of many machines no counts older than [`Census::stale_after`] are given out.
 
-use super::{Core, ServiceError};
+use super::{Core, ServiceError, coverage};
 use crate::db::filter::MachineFilter;
 use crate::db::reports::{self as rows, CensusRow};
 use crate::db::{DbError, Tx};
+use crate::domain::LabelKey;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -64,6 +65,11 @@ impl Counts {
     }
 }
 
+/// Seconds without a check-in after which a machine is silent: twice the interval, so that one that is missed does not count.
+pub(super) fn silence(core: &Core) -> f64 {
+    core.config.check_in.interval.as_secs_f64() * 2.0
+}
+
 /// The machines as they are now or, if they are many, as they were counted last.
 pub(super) async fn current(core: &Core) -> Result<Arc<Census>, ServiceError> {
     let kept = || core.counts.last.load_full().filter(|last| last.is_kept());
@@ -86,7 +92,8 @@ pub async fn count_anew(core: &Core) -> Result<(), DbError> {
 
 async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
     let (begun, as_of) = (Instant::now(), Timestamp::now());
-    let rows = patiently(core, async |tx: &Tx<'_>| rows::census(tx).await).await?;
+    let rows = read(core, None).await?;
+    let rows: Vec<CensusRow> = rows.into_iter().map(|(_, row)| row).collect();
     let census = Arc::new(Census {
         machines: rows.iter().map(|row| row.machines).sum(),
         rows,
@@ -95,7 +102,20 @@ async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
         took: begun.elapsed(),
     });
     core.counts.last.store(Some(Arc::clone(&census)));
+    coverage::measure(core, &census);
     Ok(census)
+}
+
+/// Reads the whole table; with a label also by its value. Counts by labels are not kept: there are as many as there are keys.
+pub(super) async fn read(
+    core: &Core,
+    label: Option<&LabelKey>,
+) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
+    let silence = silence(core);
+    patiently(core, async |tx: &Tx<'_>| {
+        rows::census(tx, silence, label).await
+    })
+    .await
 }
 
 /// The machines that a filter lets through, counted now. Kept counts know nothing of labels.
@@ -104,10 +124,10 @@ pub(super) async fn of(core: &Core, filter: &MachineFilter) -> Result<Vec<Census
 }
 
 /// Counts in a transaction of its own and gives up when it takes too long.
-async fn patiently(
+async fn patiently<T>(
     core: &Core,
-    count: impl AsyncFnOnce(&Tx<'_>) -> Result<Vec<CensusRow>, DbError>,
-) -> Result<Vec<CensusRow>, DbError> {
+    count: impl AsyncFnOnce(&Tx<'_>) -> Result<T, DbError>,
+) -> Result<T, DbError> {
     let mut conn = core.db.conn().await?;
     let work = async {
         let tx = conn.begin_read().await?;

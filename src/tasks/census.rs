@@ -1,14 +1,14 @@
-//! Counts a large fleet anew from time to time, so that no report waits for it.
+//! Counts the machines anew from time to time: for the metrics, and so that no report of a large fleet waits for it.
 
 use crate::service::{Core, census};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often it is looked whether there are many machines, and tried again after a failure.
+/// How often few machines are counted, and counting is tried again after a failure.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// Counts once, and again whenever a large fleet's counts are half of their time old, until `stopping`.
+/// Counts once, and again every half minute, or whenever a large fleet's counts are half of their time old, until `stopping`.
 pub async fn run(core: Arc<Core>, stopping: CancellationToken) {
     let mut wait = Duration::ZERO;
     loop {
@@ -16,15 +16,10 @@ pub async fn run(core: Arc<Core>, stopping: CancellationToken) {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(wait) => {}
         }
-        let due = if wait.is_zero() {
-            Some(Duration::ZERO)
-        } else {
-            core.counts.due_in()
-        };
-        wait = match due {
-            None => LOOK,
+        // The first time nothing is kept. Of few machines nothing is kept ever, and counting them for the metrics takes milliseconds.
+        wait = match core.counts.due_in() {
             Some(due) if !due.is_zero() => due,
-            Some(_) => {
+            Some(_) | None => {
                 let counted = tokio::select! {
                     () = stopping.cancelled() => return,
                     counted = census::count_anew(&core) => counted,

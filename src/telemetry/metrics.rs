@@ -8,6 +8,7 @@ use super::connections::{ConnectionMetrics, TlsMetrics};
 use super::family::{
     Counters, Histograms, SECONDS, Words, counter, counters, gauge, histogram, histograms, register,
 };
+use super::fleet::FleetMetrics;
 use super::http::HttpMetrics;
 use super::labels::{IngestOutcome, NotStored, TokenKind, Verification};
 use super::pings::PingMetrics;
@@ -72,6 +73,8 @@ pub struct Metrics {
     pub ingest: IngestMetrics,
     /// What is fetched from elsewhere.
     pub sync: SyncMetrics,
+    /// The machines as a whole.
+    pub fleet: FleetMetrics,
     /// Rollouts.
     pub rollouts: RolloutMetrics,
     /// Events on their way to webhooks.
@@ -353,6 +356,7 @@ impl Metrics {
                 ),
             },
             sync: SyncMetrics::new(r),
+            fleet: FleetMetrics::new(r),
             rollouts: RolloutMetrics::new(r),
             webhooks: WebhookMetrics::new(r),
             audit_head: gauge(

@@ -2,6 +2,7 @@
 
 mod connections;
 mod family;
+mod fleet;
 mod http;
 mod labels;
 pub mod logs;
@@ -13,6 +14,7 @@ mod webhooks;
 
 pub use connections::{ConnectionMetrics, TlsMetrics};
 pub use family::{Counters, Histograms, Label, Words};
+pub use fleet::FleetMetrics;
 pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{
     CutOff, DeliveryResult, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd,

@@ -74,6 +74,22 @@ pub struct PatchStopped {
     pub reason: String,
 }
 
+/// Of `coverage.changed`: the table of supported kernels was replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct CoverageChanged {
+    /// Lines that came.
+    pub added: u64,
+    /// Lines that went.
+    pub removed: u64,
+    /// Lines that are other than before.
+    pub changed: u64,
+    /// Who did it.
+    pub actor: String,
+    /// Why; may be empty.
+    pub reason: String,
+}
+
 /// Of `payload.quarantined`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -269,6 +269,19 @@ pub const SAMPLES: &[Sample] = &[
         "reports.patch-health",
         "/reports/patch-health?tier=stable&version=107.1",
     ),
+    read("coverage.by", "/coverage?by=label&label=rack"),
+    read("coverage.horizon", "/coverage/horizon"),
+    read("coverage.reached", "/patches/107.1/reach?limit=10"),
+    read("kernels.list", "/kernels"),
+    change(
+        "kernels.import",
+        ("PUT", "/kernels"),
+        Some(
+            r#"{"csv":"release,codename,architecture,series,kind,flavours,months\n22.04,jammy,amd64,5.15,GA,generic,13\n","reason":"ours","dry-run":false}"#,
+        ),
+        Role::Operator,
+        "kernels.import",
+    ),
     read("audit.list", "/audit?action=machine"),
     read("audit.verify", "/audit/verify"),
     change(

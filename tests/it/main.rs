@@ -40,6 +40,7 @@ mod client_cli;
 mod client_flow;
 mod config;
 mod contracts;
+mod coverage;
 mod db;
 mod delivery;
 mod documents;

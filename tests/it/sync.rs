@@ -304,52 +304,44 @@ async fn one_replica_leads_and_either_may_be_asked() {
     assert_eq!(verify["progress"]["counts"], json!({ "verified": 2 }));
 }
 
-/// What `livepatch-admin` says, and its exit code.
-async fn command(server: &TestServer, args: &[&str]) -> (i32, String) {
-    let output = server.command(args).await;
-    let said = [output.stdout, output.stderr].concat();
-    (
-        output.status.code().unwrap(),
-        String::from_utf8(said).unwrap(),
-    )
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_tell_how_a_run_ended() {
     let source = folder(&["107.1", "107.2", "107.3"]);
     let server = TestServer::with(from(source.path())).await;
     ended(&server, 1).await;
-    let (code, said) = command(&server, &["sync", "trigger", "--wait"]).await;
+    let (code, said) = server.said(&["sync", "trigger", "--wait"]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("Here before:   3"), "{said}");
     for version in ["107.1", "107.2"] {
         take(source.path(), version);
     }
-    let (code, said) = command(&server, &["sync", "trigger", "--wait"]).await;
+    let (code, said) = server.said(&["sync", "trigger", "--wait"]).await;
     assert_eq!(code, 5, "{said}");
     assert!(
         said.contains("waits") && said.contains("sync confirm"),
         "{said}"
     );
-    let (code, said) = command(&server, &["sync", "preview"]).await;
+    let (code, said) = server.said(&["sync", "preview"]).await;
     assert!(code == 0 && said.contains("2 of 3 payloads"), "{said}");
-    let (code, said) = command(&server, &["sync", "confirm", "--yes"]).await;
+    let (code, said) = server.said(&["sync", "confirm", "--yes"]).await;
     assert_eq!(code, 0, "{said}");
-    let (code, said) = command(&server, &["sync", "trigger", "--wait"]).await;
+    let (code, said) = server.said(&["sync", "trigger", "--wait"]).await;
     assert_eq!(code, 0, "{said}");
     let foreign = foreign_bundle("107.4", "patched");
     std::fs::copy(&foreign, source.path().join(foreign.file_name().unwrap())).unwrap();
-    let (code, said) = command(&server, &["sync", "trigger", "--wait"]).await;
+    let (code, said) = server.said(&["sync", "trigger", "--wait"]).await;
     assert_eq!(code, 7, "{said}");
     assert!(said.contains("signer-not-trusted"), "{said}");
-    let (code, said) = command(&server, &["sync", "status"]).await;
+    let (code, said) = server.said(&["sync", "status"]).await;
     assert!(code == 0 && said.contains("Last success:"), "{said}");
-    let (code, said) = command(&server, &["sync", "report", "1"]).await;
+    let (code, said) = server.said(&["sync", "report", "1"]).await;
     assert!(code == 0 && said.contains("New patches"), "{said}");
-    let (code, said) = command(&server, &["sync", "reset"]).await;
+    let (code, said) = server.said(&["sync", "reset"]).await;
     assert_eq!(code, 2, "{said}");
-    let (code, said) = command(&server, &["sync", "filters", "--flavors", "other"]).await;
+    let (code, said) = server
+        .said(&["sync", "filters", "--flavors", "other"])
+        .await;
     assert!(code == 0 && said.contains("Drops"), "{said}");
-    let (code, said) = command(&server, &["storage", "prune", "--dry-run"]).await;
+    let (code, said) = server.said(&["storage", "prune", "--dry-run"]).await;
     assert_eq!(code, 0, "{said}");
 }

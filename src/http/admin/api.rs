@@ -1,8 +1,8 @@
 //! The router of the admin API and its OpenAPI document.
 
 use super::{
-    admins, audit, captures, jobs, machines, patches, payloads, policies, quarantine, reports,
-    rollouts, sessions, storage, sync, sync_tokens, tiers, tokens, webhooks,
+    admins, audit, captures, coverage, jobs, kernels, machines, patches, payloads, policies,
+    quarantine, reports, rollouts, sessions, storage, sync, sync_tokens, tiers, tokens, webhooks,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -47,6 +47,8 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(webhooks::routes())
         .merge(machines::routes())
         .merge(reports::routes())
+        .merge(coverage::routes())
+        .merge(kernels::routes())
         .merge(audit::routes())
         .merge(captures::routes())
 }

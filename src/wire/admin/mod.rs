@@ -6,12 +6,14 @@
 
 mod audit;
 mod captures;
+mod coverage;
 mod jobs;
 mod machines;
 mod page;
 mod patches;
 mod payloads;
 mod policies;
+mod reach;
 mod reports;
 mod rollouts;
 mod selected;
@@ -24,6 +26,10 @@ mod webhooks;
 
 pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
+pub use coverage::{
+    Coverage, CoverageBy, CoverageCounts, CoverageGroup, CoverageQuery, Horizon, HorizonKernel,
+    KernelsImport, KernelsOutcome, SupportedKernel, SupportedKernelChange,
+};
 pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, PruneRequest, RefreshRequest};
 pub use machines::{
     ExplainReason, Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineMove,
@@ -41,6 +47,7 @@ pub use payloads::{
 pub use policies::{
     FreezeSpec, GateSpec, LabelCapSpec, PolicyEntry, PolicyFile, PolicySpec, WindowSpec,
 };
+pub use reach::{Reach, ReachStanding, ReachTotal, ReachedMachine};
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,

@@ -170,6 +170,16 @@ impl TestServer {
             .unwrap()
     }
 
+    /// The same as text, with its exit code.
+    pub async fn said(&self, args: &[&str]) -> (i32, String) {
+        let output = self.command(args).await;
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.code().unwrap(),
+            String::from_utf8(said).unwrap(),
+        )
+    }
+
     /// Takes a real bundle in through the admin API.
     pub async fn upload(&self, bundle: &Path) -> Value {
         let name = bundle.file_name().unwrap().to_str().unwrap();

@@ -1,0 +1,208 @@
+//! How well the machines are covered, by tier, kernel, flavour or label, and which of them lose the cover of their kernel.
+
+use super::census::{self, Census};
+use super::{Core, ServiceError};
+use crate::db::reports::CensusRow;
+use crate::domain::kernel::KernelParts;
+use crate::domain::{Architecture, KernelSupport};
+use crate::rollout::Catalog;
+use crate::rollout::coverage::{Counts, Group, HORIZON, judge, loss};
+use crate::wire::admin::{
+    Coverage, CoverageBy, CoverageCounts, CoverageGroup, CoverageQuery, Horizon, HorizonKernel,
+};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil::Date};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// The most groups that are told.
+const MOST: usize = 1000;
+
+fn today() -> Date {
+    Timestamp::now().to_zoned(TimeZone::UTC).date()
+}
+
+/// Machines by cover, and how many of them are silent.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    counts: Counts,
+    silent: u64,
+}
+
+impl Tally {
+    fn add(&mut self, catalog: &Catalog, row: &CensusRow, today: Date) {
+        let group = Group {
+            tier: catalog.tier_index(row.tier_id),
+            kernel: row.kernel.as_deref(),
+            architecture: row.architecture,
+            patch: row.patch,
+            state: row.state,
+            build_date: row.build_date,
+        };
+        self.counts.add(judge(catalog, &group, today), row.machines);
+        self.silent += row.silent;
+    }
+}
+
+impl From<Tally> for CoverageCounts {
+    fn from(tally: Tally) -> Self {
+        let counts = tally.counts;
+        Self {
+            machines: counts.machines(),
+            covered: counts.covered,
+            behind: counts.behind,
+            failed: counts.failed,
+            no_payload: counts.no_payload,
+            kernel_upgrade_required: counts.kernel_upgrade_required,
+            kernel_end_of_life: counts.kernel_end_of_life,
+            unsupported: counts.unsupported,
+            unknown: counts.unknown,
+            silent: tally.silent,
+            ratio: counts.ratio(),
+        }
+    }
+}
+
+/// Shows in the metrics what was counted.
+pub(super) fn measure(core: &Core, census: &Census) {
+    let snapshot = core.snapshots.get_full();
+    let (today, mut total) = (today(), Tally::default());
+    for row in &census.rows {
+        total.add(&snapshot.catalog, row, today);
+    }
+    core.metrics.fleet.coverage.set(total.counts.ratio());
+    core.metrics.fleet.silent.set(total.silent.cast_signed());
+}
+
+/// What a group is called; groups stand in the order of the number, then of the name, those without one last.
+type Name = (usize, bool, Option<String>);
+
+fn name(catalog: &Catalog, by: CoverageBy, label: Option<String>, row: &CensusRow) -> Name {
+    let kernel = row.kernel.as_deref();
+    let text = match by {
+        CoverageBy::Tier => {
+            let place = catalog.tier_index(row.tier_id).map(usize::from);
+            let tier = place.and_then(|place| catalog.tiers().get(place));
+            let text = tier.map(|tier| tier.name.to_string());
+            return (place.unwrap_or(usize::MAX), text.is_none(), text);
+        }
+        CoverageBy::Kernel => kernel.map(ToOwned::to_owned),
+        CoverageBy::Flavour => kernel
+            .and_then(crate::domain::selector::flavour_of)
+            .map(ToOwned::to_owned),
+        CoverageBy::Label => label,
+    };
+    (0, text.is_none(), text)
+}
+
+/// Machines by what they have in common, and how they are covered.
+pub async fn by(core: &Core, query: &CoverageQuery) -> Result<Coverage, ServiceError> {
+    let by = match (query.by, &query.label) {
+        (None, Some(_)) => CoverageBy::Label,
+        (by, _) => by.unwrap_or_default(),
+    };
+    if (by == CoverageBy::Label) != query.label.is_some() {
+        return Err(ServiceError::Invalid(
+            "give `label` with the key of a label, and `by=label` or no `by` beside it".to_owned(),
+        ));
+    }
+    let snapshot = core.snapshots.get_full();
+    let catalog = &snapshot.catalog;
+    let (today, mut total) = (today(), Tally::default());
+    let mut groups: BTreeMap<Name, Tally> = BTreeMap::new();
+    let mut add = |label: Option<String>, row: &CensusRow| {
+        total.add(catalog, row, today);
+        let group = groups.entry(name(catalog, by, label, row)).or_default();
+        group.add(catalog, row, today);
+    };
+    let as_of = if query.label.is_some() {
+        let now = Timestamp::now();
+        for (label, row) in census::read(core, query.label.as_ref()).await? {
+            add(label, &row);
+        }
+        now
+    } else {
+        let census = census::current(core).await?;
+        for row in &census.rows {
+            add(None, row);
+        }
+        census.as_of
+    };
+    let left_out = groups.len().saturating_sub(MOST);
+    if left_out > 0 {
+        let mut sizes: Vec<(u64, Name)> = groups
+            .iter()
+            .map(|(name, tally)| (tally.counts.machines(), name.clone()))
+            .collect();
+        sizes.sort_by_key(|(machines, _)| Reverse(*machines));
+        for (_, small) in sizes.drain(MOST..) {
+            groups.remove(&small);
+        }
+    }
+    let groups = groups
+        .into_iter()
+        .map(|((_, _, name), tally)| CoverageGroup {
+            name,
+            counts: tally.into(),
+        });
+    Ok(Coverage {
+        by,
+        label: query.label.clone(),
+        as_of,
+        total: total.into(),
+        groups: groups.collect(),
+        left_out: left_out as u64,
+    })
+}
+
+/// Which machines lose the cover of their kernel within [`HORIZON`] days.
+pub async fn horizon(core: &Core) -> Result<Horizon, ServiceError> {
+    let snapshot = core.snapshots.get_full();
+    let table = snapshot.catalog.support();
+    let census = census::current(core).await?;
+    let today = today();
+    let mut kernels: BTreeMap<(&str, Option<Architecture>, Option<Date>), u64> = BTreeMap::new();
+    for row in &census.rows {
+        if let Some(kernel) = row.kernel.as_deref() {
+            let key = (kernel, row.architecture, row.build_date);
+            *kernels.entry(key).or_default() += row.machines;
+        }
+    }
+    let mut age_unknown = 0;
+    let mut losing = Vec::new();
+    for ((kernel, architecture, build_date), machines) in kernels {
+        if let Some(loss) = loss(table, kernel, architecture, build_date, today) {
+            losing.push(HorizonKernel {
+                kernel: kernel.to_owned(),
+                architecture,
+                build_date,
+                becomes: loss.verdict,
+                on: loss.on,
+                days: loss.days.unsigned_abs(),
+                machines,
+            });
+        } else if build_date.is_none()
+            && let Ok(parts) = KernelParts::read(kernel)
+        {
+            let asked = (parts.base, parts.flavour);
+            let support = table.of_kernel(asked, architecture, None, today);
+            if support.verdict == KernelSupport::Supported {
+                age_unknown += machines;
+            }
+        }
+    }
+    losing.sort_by_key(|kernel| (kernel.days, Reverse(kernel.machines)));
+    let within = |days: std::ops::RangeInclusive<u32>| {
+        let here = losing.iter().filter(|kernel| days.contains(&kernel.days));
+        here.map(|kernel| kernel.machines).sum()
+    };
+    Ok(Horizon {
+        as_of: census.as_of,
+        now: within(0..=0),
+        within_30_days: within(1..=30),
+        within_60_days: within(1..=60),
+        within_90_days: within(1..=HORIZON.unsigned_abs()),
+        age_unknown,
+        kernels: losing,
+    })
+}
