@@ -259,12 +259,12 @@ impl<'a> Load<'a> {
         };
         lock(&self.tally).offers += 1;
         if !self.options.downloads || self.download(&member.token, offer).await {
-            self.takes(index, &machine.id, offer.version, runs);
+            self.takes(index, &machine.id, offer.version);
         }
     }
 
     /// A member inserts a patch: it is applied, or a fault strikes.
-    fn takes(&self, index: usize, machine: &MachineId, version: PatchVersion, before: Runs) {
+    fn takes(&self, index: usize, machine: &MachineId, version: PatchVersion) {
         let fault = self
             .options
             .faults
@@ -275,12 +275,12 @@ impl<'a> Load<'a> {
             Some(Harm::Reports(state)) => Some(Runs::Failed(state, version)),
             Some(Harm::Crashes) => None,
         };
-        lock(&self.runs)[index] = now;
+        let before = std::mem::replace(&mut lock(&self.runs)[index], now);
         let mut tally = lock(&self.tally);
         match now {
-            None => tally.crashed += 1,
-            Some(failed @ Runs::Failed(..)) if failed != before => tally.failures += 1,
-            Some(_) => {}
+            None if before.is_some() => tally.crashed += 1,
+            Some(Runs::Failed(..)) if before != now => tally.failures += 1,
+            _ => {}
         }
     }
 
