@@ -239,6 +239,8 @@ pub fn admin_body(bytes: &[u8]) {
     read::<admin::RefreshRequest>(bytes);
     read::<admin::TierChange>(bytes);
     read::<admin::TierCreate>(bytes);
+    read::<admin::WebhookCreate>(bytes);
+    read::<admin::WebhookRetry>(bytes);
 }
 
 /// No file that a configuration may name is there.
