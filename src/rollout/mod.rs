@@ -13,6 +13,7 @@ mod reason;
 mod rollouts;
 mod snapshot;
 pub mod support;
+pub mod support_csv;
 
 pub use answers::{Answer, Answers, Rendered};
 pub use catalog::{
