@@ -49,11 +49,12 @@ docs: ## write the reference pages again that are made from the code
 	@tests/setup.sh run
 	UPDATE_DOCS=1 cargo test --locked --test it -- is_current
 
-walkthrough: ## the main job from bundle to machine, the same across an air gap and through a chain of servers, told step by step
+walkthrough: ## the main job from bundle to machine, the same across an air gap and through a chain of servers, and rollouts, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-airgap.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-chain.sh
+	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-rollout.sh
 
 test-api: ## the API against its own OpenAPI document, with schemathesis (SECONDS=75 SEED=20261123)
 	@tests/setup.sh test

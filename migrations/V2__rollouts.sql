@@ -1,7 +1,7 @@
 -- Rollout control: policies of tiers, rollouts of patches in them, and what the gate needs to know of machines.
 
--- The last patch that the machine was offered, and since when; stays when the offer has been taken. It changes once per patch and
--- machine, so that check-ins stay HOT although it is indexed.
+-- The highest patch that the machine was offered, and since when; stays when the offer has been taken, and when the patch was stopped
+-- and a lower one is offered. It changes once per patch and machine, so that check-ins stay HOT although it is indexed.
 alter table machines add column tried bigint not null default 0, add column tried_at timestamptz;
 create index machines_tried on machines (tried, tier_id) where tried <> 0;
 

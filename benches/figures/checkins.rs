@@ -21,7 +21,7 @@ use livepatch_onprem::domain::PatchVersion;
 use livepatch_onprem::domain::token::{MachineClaims, token_hash};
 use livepatch_onprem::http::serve::{Listener, serve};
 use livepatch_onprem::service::{Core, auth_tokens};
-use livepatch_onprem::sim::fleet::{Spread, machine};
+use livepatch_onprem::sim::fleet::{Runs, Spread, machine};
 use livepatch_onprem::telemetry::Metrics;
 use livepatch_onprem::wire::ClientReport;
 use livepatch_onprem::wire::admin::AuthTokenCreate;
@@ -143,8 +143,12 @@ async fn requests(core: &Core) -> anyhow::Result<String> {
         };
         let token = core.machine_key.issue(&claims);
         // Half of them run the newest patch there is for their kernel, or say so.
-        let applied = (n % 2 == 0).then_some("107.1".parse()?);
-        let body = serde_json::to_string(&machine.status(applied, now))?;
+        let runs = if n % 2 == 0 {
+            Runs::Applied("107.1".parse()?)
+        } else {
+            Runs::Nothing
+        };
+        let body = serde_json::to_string(&machine.status(runs, now))?;
         writeln!(text, "{} {token} {body}", machine.id)?;
     }
     Ok(text)

@@ -21,7 +21,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let files = folder.path().join("files");
     std::fs::create_dir(&files)?;
     std::fs::write(files.join(&name), &bytes)?;
-    let (nginx, nginx_url) = nginx(folder.path(), &files, &name).await?;
+    let (nginx, nginx_url) = nginx(folder.path(), &files, &name, None).await?;
     let url = format!("http://{}/v1/patches/{name}", server.address);
     let client = reqwest::Client::builder().no_proxy().build()?;
     for each in [&url, &nginx_url] {

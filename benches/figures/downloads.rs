@@ -29,7 +29,7 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let files = folder.path().join("files");
     std::fs::create_dir(&files)?;
     std::fs::write(files.join(&name), &bytes)?;
-    let (nginx, nginx_url) = nginx(folder.path(), &files, &name).await?;
+    let (nginx, nginx_url) = nginx(folder.path(), &files, &name, None).await?;
 
     let url = |address: std::net::SocketAddr| format!("http://{address}/v1/patches/{name}");
     let (cached_url, uncached_url) = (url(cached.address), url(uncached.address));
@@ -85,11 +85,12 @@ impl Drop for Nginx {
     }
 }
 
-/// nginx on a free port, serving `files`.
+/// nginx on a free port, serving `files`; with TLS by this certificate and key.
 pub(crate) async fn nginx(
     home: &Path,
     files: &Path,
     name: &str,
+    tls: Option<(&Path, &Path)>,
 ) -> anyhow::Result<(Nginx, String)> {
     let port = std::net::TcpListener::bind(("127.0.0.1", 0))?
         .local_addr()?
@@ -100,6 +101,18 @@ pub(crate) async fn nginx(
     } else {
         ""
     };
+    let (scheme, ssl, pair) = match tls {
+        Some((certificate, key)) => (
+            "https",
+            " ssl",
+            format!(
+                "ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.2 TLSv1.3;",
+                certificate.display(),
+                key.display()
+            ),
+        ),
+        None => ("http", "", String::new()),
+    };
     let config = home.join("nginx.conf");
     let home = home.display();
     std::fs::write(
@@ -108,7 +121,7 @@ pub(crate) async fn nginx(
             "{user}\nworker_processes auto;\npid {home}/nginx.pid;\nerror_log stderr;\nevents {{ worker_connections 4096; }}\n\
              http {{\n  sendfile on; tcp_nopush on; tcp_nodelay on; access_log off;\n  keepalive_requests 1000000000;\n\
              open_file_cache max=100 inactive=60s;\n  client_body_temp_path {home}/b; proxy_temp_path {home}/p; fastcgi_temp_path {home}/f;\n\
-             uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n  server {{ listen 127.0.0.1:{port}; root {}; }}\n}}\n",
+             uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;\n  server {{ listen 127.0.0.1:{port}{ssl}; {pair} root {}; }}\n}}\n",
             files.display()
         ),
     )?;
@@ -128,7 +141,7 @@ pub(crate) async fn nginx(
             .await
             .is_ok()
         {
-            return Ok((child, format!("http://127.0.0.1:{port}/{name}")));
+            return Ok((child, format!("{scheme}://127.0.0.1:{port}/{name}")));
         }
         tokio::time::sleep(std::time::Duration::from_millis(25)).await;
     }

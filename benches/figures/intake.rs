@@ -1,29 +1,25 @@
 //! Intake of 2,000 signed payloads of about 300 KiB from another server into a real S3 server, against `rclone copy` of the same
 //! files into the same S3 server; what it takes in memory; and a second run that finds nothing new.
 //!
+//! Besides against `rclone copy` and unpacking them with the usual decoder at the same time: what anyone has to do who both
+//! stores the files and looks inside.
+//!
 //! The server that takes in is a process of its own, so that its memory is its own. The one it pulls from is in this one.
 
 use crate::report::{Better, Row, median};
-use crate::{Plan, site};
+use crate::{Plan, payloads, site};
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use livepatch_onprem::app::Running;
-use livepatch_onprem::bundle::{BundleName, PackInput, Signing, pack};
 use livepatch_onprem::config::TrustPolicy;
-use livepatch_onprem::domain::{Architecture, KernelVersion};
 use livepatch_onprem::service::{ingest, peer, promotions};
 use livepatch_onprem::wire::admin::{PromoteRequest, SyncTokenCreate, WireScope};
-use openssl::asn1::Asn1Time;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::x509::{X509, X509NameBuilder};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PAYLOADS: u32 = 2000;
-const SIZE: usize = 300 << 10;
 /// A tier for each round: the patch reaches it only then, so that each round takes everything in anew.
 const TIERS: [&str; 3] = ["beta", "candidate", "stable"];
 const PASSWORD: &str = "bench-only";
@@ -34,17 +30,18 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let folder = tempfile::tempdir()?;
     let files = folder.path().join("files");
     std::fs::create_dir(&files)?;
-    let (key, certificate) = signer(folder.path())?;
+    let (key, certificate) = payloads::signer(folder.path())?;
     eprintln!("intake: making {count} signed payloads");
     let started = Instant::now();
-    make(&files, count, &key, &certificate)?;
+    payloads::make(&files, count, &key, &certificate)?;
+    let bytes = std::fs::read_dir(&files)?.try_fold(0, |sum, file| {
+        file.and_then(|file| file.metadata())
+            .map(|it| sum + it.len())
+    })?;
+    let kibibytes = bytes / 1024 / u64::from(count);
     eprintln!(
-        "intake: made in {:.0} s; the upstream takes them in",
+        "intake: made in {:.0} s, {kibibytes} KiB each; the upstream takes them in",
         started.elapsed().as_secs_f64()
-    );
-    let unpacked = unpack(&files)?;
-    eprintln!(
-        "intake: unpacking alone takes {unpacked:.1} s on all processors; whoever looks at a signature must do it"
     );
     let database = site::database("bench_upstream").await?;
     let mut config = site::config(&database, &folder.path().join("upstream"));
@@ -55,29 +52,33 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
     let upstream = site::start(config).await?;
     fill(&upstream, &files).await?;
 
-    let mut pairs = Vec::new();
+    let mut copies = Vec::new();
+    let mut looks = Vec::new();
     let mut memory = Vec::new();
     let mut again = Vec::new();
     for round in 0..plan.rounds.min(TIERS.len()) {
         let first = async || ours(&upstream, folder.path(), &certificate, round, count).await;
-        let taken;
-        let copied;
+        let (taken, copied, looked);
         if round % 2 == 0 {
             taken = first().await?;
-            copied = rclone(&files, round, count)?;
+            copied = rclone(&files, &format!("copied{round}"), count)?;
+            looked = copy_and_unpack(&files, round, count)?;
         } else {
-            copied = rclone(&files, round, count)?;
+            looked = copy_and_unpack(&files, round, count)?;
+            copied = rclone(&files, &format!("copied{round}"), count)?;
             taken = first().await?;
         }
         eprintln!(
-            "intake: round {}: ours {:.1} s ({:.1} s of processor), rclone {copied:.1} s, grew by {:.0} MiB, second run {:.2} s",
+            "intake: round {}: ours {:.1} s ({:.1} s of processor), rclone {copied:.1} s, with unpacking {looked:.1} s, grew by {:.0} MiB, second run {:.2} s",
             round + 1,
             taken.seconds,
             taken.cpu,
             taken.mebibytes,
             taken.again
         );
-        pairs.push((f64::from(count) / taken.seconds, f64::from(count) / copied));
+        let count = f64::from(count);
+        copies.push((count / taken.seconds, count / copied));
+        looks.push((count / taken.seconds, count / looked));
         memory.push(taken.mebibytes);
         again.push(taken.again);
     }
@@ -92,12 +93,18 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
         detail,
     };
     Ok(vec![
-        Row::of_pairs("intake from a peer into S3 / rclone copy", 1.0, 1.5, &pairs),
+        Row::of_pairs(
+            "intake from a peer into S3 / rclone copy",
+            1.0,
+            1.5,
+            &copies,
+        ),
+        Row::of_pairs("intake / rclone copy and unpacking", 1.0, 1.25, &looks),
         least(
             "intake, growth of memory in MiB",
             memory,
             FLOOR_MEMORY,
-            format!("{count} payloads of {} KiB", SIZE >> 10),
+            format!("{count} payloads of {kibibytes} KiB"),
         ),
         least(
             "second run with nothing new, seconds",
@@ -106,112 +113,6 @@ pub(crate) async fn run(plan: Plan) -> anyhow::Result<Vec<Row>> {
             "from the request to its end".to_owned(),
         ),
     ])
-}
-
-/// A key as large as Canonical's, and its certificate.
-fn signer(folder: &Path) -> anyhow::Result<(Vec<u8>, PathBuf)> {
-    let key = PKey::from_rsa(openssl::rsa::Rsa::generate(4096)?)?;
-    let mut name = X509NameBuilder::new()?;
-    name.append_entry_by_text("CN", "Live Patch Benchmark Signing")?;
-    let name = name.build();
-    let mut certificate = X509::builder()?;
-    certificate.set_version(2)?;
-    let serial = openssl::bn::BigNum::from_u32(1)?.to_asn1_integer()?;
-    certificate.set_serial_number(&serial)?;
-    certificate.set_subject_name(&name)?;
-    certificate.set_issuer_name(&name)?;
-    certificate.set_pubkey(&key)?;
-    let (from, to) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(2)?);
-    certificate.set_not_before(&from)?;
-    certificate.set_not_after(&to)?;
-    certificate.sign(&key, MessageDigest::sha256())?;
-    let path = folder.join("signing.pem");
-    std::fs::write(&path, certificate.build().to_pem()?)?;
-    Ok((key.private_key_to_pem_pkcs8()?, path))
-}
-
-/// Makes payloads for as many kernels, in as many threads as there are processors.
-fn make(files: &Path, count: u32, key: &[u8], certificate: &Path) -> anyhow::Result<()> {
-    let certificate = std::fs::read(certificate)?;
-    let threads = std::thread::available_parallelism()?.get() as u32;
-    std::thread::scope(|scope| {
-        let made: Vec<_> = (0..threads)
-            .map(|thread| {
-                let certificate = &certificate;
-                scope.spawn(move || -> anyhow::Result<()> {
-                    for abi in (1..=count).filter(|abi| abi % threads == thread) {
-                        let kernel: KernelVersion = format!("5.15.0-{abi}.117-generic").parse()?;
-                        let modinfo = format!(
-                            "livepatch=Y\0name={}\0vermagic={} SMP \0",
-                            kernel.module_name(107),
-                            kernel.release()
-                        );
-                        let name = BundleName {
-                            kernel,
-                            version: "107.1".parse()?,
-                            architecture: Architecture::Amd64,
-                        };
-                        let mut module = site::elf(&modinfo);
-                        let mut filler = vec![0; SIZE - module.len()];
-                        openssl::rand::rand_bytes(&mut filler)?;
-                        module.extend(filler);
-                        let bytes = pack(&PackInput {
-                            ko: &module,
-                            name: &name,
-                            fixes: Vec::new(),
-                            signing: Signing::With {
-                                key_pem: key,
-                                cert_pem: certificate,
-                            },
-                            obsolete: false,
-                            built_at: None,
-                        })?;
-                        std::fs::write(files.join(name.to_string()), bytes)?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        for thread in made {
-            thread
-                .join()
-                .map_err(|_| anyhow::anyhow!("making payloads failed"))??;
-        }
-        Ok(())
-    })
-}
-
-/// Unpacks every file and throws it away, in as many threads as there are processors; seconds taken. No intake that checks
-/// signatures can be faster, since a signature stands inside.
-fn unpack(files: &Path) -> anyhow::Result<f64> {
-    let paths: Vec<PathBuf> = std::fs::read_dir(files)?
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()?;
-    let threads = std::thread::available_parallelism()?.get();
-    let started = Instant::now();
-    std::thread::scope(|scope| {
-        let parts: Vec<_> = paths
-            .chunks(paths.len().div_ceil(threads))
-            .map(|part| {
-                scope.spawn(move || -> anyhow::Result<()> {
-                    for path in part {
-                        let packed = std::io::Cursor::new(std::fs::read(path)?);
-                        std::io::copy(
-                            &mut bzip2::read::BzDecoder::new(packed),
-                            &mut std::io::sink(),
-                        )?;
-                    }
-                    Ok(())
-                })
-            })
-            .collect();
-        for part in parts {
-            part.join()
-                .map_err(|_| anyhow::anyhow!("unpacking failed"))??;
-        }
-        anyhow::Ok(())
-    })?;
-    Ok(started.elapsed().as_secs_f64())
 }
 
 /// Takes the files in upstream, where they stay in the first tier for now.
@@ -245,9 +146,8 @@ fn bucket(name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// Copies the files with rclone; seconds taken.
-fn rclone(files: &Path, round: usize, count: u32) -> anyhow::Result<f64> {
-    let name = format!("copied{round}");
-    let folder = bucket(&name)?;
+fn rclone(files: &Path, name: &str, count: u32) -> anyhow::Result<f64> {
+    let folder = bucket(name)?;
     let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/rclone");
     let tool = if tool.exists() { tool } else { "rclone".into() };
     let started = Instant::now();
@@ -283,6 +183,19 @@ fn rclone(files: &Path, round: usize, count: u32) -> anyhow::Result<f64> {
     );
     std::fs::remove_dir_all(folder)?;
     Ok(seconds)
+}
+
+/// Copies the files with rclone and unpacks them meanwhile; seconds until both are done.
+fn copy_and_unpack(files: &Path, round: usize, count: u32) -> anyhow::Result<f64> {
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        let copied = scope.spawn(|| rclone(files, &format!("looked{round}"), count));
+        payloads::unpack(files)?;
+        let copied = copied.join();
+        copied.map_err(|_| anyhow::anyhow!("copying failed"))??;
+        anyhow::Ok(())
+    })?;
+    Ok(started.elapsed().as_secs_f64())
 }
 
 /// What a round came to.

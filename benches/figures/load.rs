@@ -7,7 +7,7 @@ use crate::process::{Fleet, Server};
 use crate::report::{Better, Row, median};
 use anyhow::{Context, ensure};
 use jiff::Timestamp;
-use livepatch_onprem::sim::fleet::{Spread, machine};
+use livepatch_onprem::sim::fleet::{Runs, Spread, machine};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -225,7 +225,7 @@ impl Probe {
                 .build()?,
             url: format!("http://{}/v1/client/{}/updates", server.address, machine.id),
             token: site.token_of(number),
-            body: serde_json::to_string(&machine.status(None, Timestamp::now()))?,
+            body: serde_json::to_string(&machine.status(Runs::Nothing, Timestamp::now()))?,
         })
     }
 

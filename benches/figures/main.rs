@@ -11,9 +11,11 @@ mod downloads;
 mod intake;
 mod load;
 mod million;
+mod payloads;
 mod process;
 mod report;
 mod site;
+mod tls;
 mod wrk;
 
 use anyhow::{Context, bail};
@@ -28,10 +30,11 @@ struct Plan {
 }
 
 /// The groups of `ONLY=`. The last takes minutes and is measured only when it is named.
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "decide",
     "checkins",
     "downloads",
+    "tls",
     "cpu",
     "intake",
     "start",
@@ -40,7 +43,7 @@ const GROUPS: [&str; 9] = [
     "hold",
 ];
 const USAGE: &str = "usage: make bench [ROUNDS=N] [SECONDS=N] \
-    [ONLY=decide|checkins|downloads|cpu|intake|start|reports|overload], make bench-hold [DURATION=10m]";
+    [ONLY=decide|checkins|downloads|tls|cpu|intake|start|reports|overload], make bench-hold [DURATION=10m]";
 
 fn number(name: &str, default: u64) -> anyhow::Result<u64> {
     match std::env::var(name) {
@@ -84,6 +87,9 @@ fn main() -> anyhow::Result<()> {
         }
         if wanted("downloads") {
             rows.extend(downloads::run(plan).await.context("downloads")?);
+        }
+        if wanted("tls") {
+            rows.extend(tls::run(plan).await.context("downloads over TLS")?);
         }
         if wanted("cpu") {
             rows.extend(cpu::run(plan).await.context("CPU per download")?);

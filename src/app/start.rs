@@ -143,6 +143,7 @@ async fn connect(
         gate: Gate::new(&config.ingest),
         jobs: Runner::new(),
         indexes: Indexes::default(),
+        sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&config).map_err(StartError::Config)?,
         webhooks: Webhooks::new(&config).map_err(StartError::Config)?,
         config,

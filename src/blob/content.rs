@@ -6,7 +6,7 @@
 use super::error::BlobError;
 use super::key::Key;
 use crate::domain::Sha256;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -38,11 +38,27 @@ impl fmt::Display for Expect {
     }
 }
 
+/// Bytes in memory with what they are, which was computed from these very bytes: they need not be hashed again.
+#[derive(Debug, Clone)]
+pub struct Hashed {
+    bytes: Bytes,
+    is: Expect,
+}
+
+impl Hashed {
+    /// The bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
 /// Something to store. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub enum Content {
     /// In memory.
     Bytes(Bytes),
+    /// In memory, and hashed already.
+    Hashed(Hashed),
     /// A spooled file, read from its beginning whatever its cursor. Nobody may write to it meanwhile.
     File(Arc<File>),
 }
@@ -76,6 +92,60 @@ impl From<File> for Content {
     }
 }
 
+/// Bytes that come piece by piece, and are hashed as they come.
+pub struct Gather {
+    bytes: BytesMut,
+    hasher: openssl::sha::Sha256,
+    size: u64,
+}
+
+impl Gather {
+    /// With room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self {
+            bytes: BytesMut::with_capacity(bytes),
+            hasher: openssl::sha::Sha256::new(),
+            size: 0,
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, piece: &[u8]) {
+        self.hasher.update(piece);
+        self.bytes.extend_from_slice(piece);
+        self.size += piece.len() as u64;
+    }
+
+    /// Bytes that came so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Bytes that are held now.
+    pub fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Gives away what is held; it stays part of the hash.
+    pub fn split(&mut self) -> Bytes {
+        self.bytes.split().freeze()
+    }
+
+    /// What came in all, and what is held of it: all, known already, unless something was given away.
+    pub fn finish(self) -> (Expect, Content) {
+        let is = Expect {
+            sha256: Sha256(self.hasher.finish()),
+            size: self.size,
+        };
+        let bytes = self.bytes.freeze();
+        if bytes.len() as u64 == is.size {
+            (is, Content::Hashed(Hashed { bytes, is }))
+        } else {
+            (is, Content::Bytes(bytes))
+        }
+    }
+}
+
 /// One pass through a [`Content`].
 pub(super) struct Reading {
     content: Content,
@@ -87,7 +157,7 @@ impl Reading {
     /// The next bytes, at most `most`; empty at the end. Blocks when the content is a file.
     pub(super) fn next(&mut self, most: usize) -> io::Result<Bytes> {
         let chunk = match &self.content {
-            Content::Bytes(bytes) => {
+            Content::Bytes(bytes) | Content::Hashed(Hashed { bytes, .. }) => {
                 let from = (self.offset as usize).min(bytes.len());
                 bytes.slice(from..bytes.len().min(from.saturating_add(most)))
             }
@@ -106,14 +176,21 @@ impl Reading {
                 Bytes::from(buffer)
             }
         };
-        self.hasher.update(&chunk);
+        if !matches!(self.content, Content::Hashed(_)) {
+            self.hasher.update(&chunk);
+        }
         self.offset += chunk.len() as u64;
         Ok(chunk)
     }
 
     /// As [`Reading::next`], off the async threads where it would block or take long.
     pub(super) async fn next_async(mut self, most: usize) -> io::Result<(Self, Bytes)> {
-        if matches!(&self.content, Content::Bytes(bytes) if bytes.len() <= INLINE) {
+        let quick = match &self.content {
+            Content::Bytes(bytes) => bytes.len() <= INLINE,
+            Content::Hashed(_) => true,
+            Content::File(_) => false,
+        };
+        if quick {
             let chunk = self.next(most)?;
             return Ok((self, chunk));
         }
@@ -127,6 +204,11 @@ impl Reading {
 
     /// What has been read so far.
     pub(super) fn seen(self) -> Expect {
+        if let Content::Hashed(hashed) = &self.content
+            && hashed.is.size == self.offset
+        {
+            return hashed.is;
+        }
         Expect {
             sha256: Sha256(self.hasher.finish()),
             size: self.offset,

@@ -30,7 +30,7 @@ mod verified;
 pub use backend::{ByteStream, Object};
 pub use body::Body;
 pub use cache::{CacheStats, PatchCache};
-pub use content::{Content, Expect};
+pub use content::{Content, Expect, Gather};
 pub use download::{PayloadRef, respond};
 pub use error::BlobError;
 pub use key::{FoundPath, Key};

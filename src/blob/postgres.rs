@@ -8,13 +8,12 @@ use super::backend::{Area, Backend, ByteStream, Listed, Object, deadline, within
 use super::content::{Content, Expect};
 use super::error::BlobError;
 use super::key::{FoundPath, Key};
-use crate::config::Database;
+use crate::config::{Database, connection};
+use crate::db::tls;
 use bytes::Bytes;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use openssl::ssl::{SslConnector, SslMethod};
-use postgres_openssl::MakeTlsConnector;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -94,20 +93,14 @@ impl Table {
             });
         }
         let refuse = |what: String| BlobError::Setup { what };
-        // The parser's own message repeats no value, so a password cannot slip out.
-        let mut config: tokio_postgres::Config = text
-            .expose()
-            .parse()
-            .map_err(|e| refuse(format!("{key} cannot be read: {e}")))?;
+        // The parser's own message is left out: it may hold parts of a password.
+        let parsed = connection::parse(text.expose())
+            .ok_or_else(|| refuse(format!("{key} cannot be read")))?;
+        let ca = database.ca.as_deref().filter(|_| parsed.root.is_none());
+        let (mut config, tls) = tls::connector(parsed, ca, key).map_err(refuse)?;
         config.application_name("livepatch-objects");
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(Duration::from_secs(5));
-        }
-        let mut tls = SslConnector::builder(SslMethod::tls_client())
-            .map_err(|e| refuse(format!("TLS cannot be set up: {e}")))?;
-        if let Some(ca) = &database.ca {
-            tls.set_ca_file(ca)
-                .map_err(|e| refuse(format!("database.ca {} cannot be used: {e}", ca.display())))?;
         }
         let place: Arc<str> = format!(
             "the object tables of database {}",
@@ -116,7 +109,7 @@ impl Table {
         .into();
         let manager = Manager::from_config(
             config,
-            MakeTlsConnector::new(tls.build()),
+            tls,
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },

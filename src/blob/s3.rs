@@ -5,7 +5,7 @@
 //! is read back and hashed. Redirects are never followed: an object comes from the configured host or not at all.
 
 use super::backend::{Area, Backend, ByteStream, Listed, Object, check_size, deadline, within};
-use super::content::{Content, Expect, Reading};
+use super::content::{Content, Expect, INLINE, Reading};
 use super::error::BlobError;
 use super::key::{FoundPath, Key};
 use super::s3_client;
@@ -88,7 +88,7 @@ impl Bucket {
         let most = (expect.size as usize).saturating_add(1);
         let (reading, bytes) = self.next(content.reading(), most).await?;
         reading.finish(key, expect)?;
-        let tag = md5(&bytes).map(hex::encode);
+        let tag = tag(bytes.clone()).await;
         let options = PutOptions {
             attributes: attributes(),
             ..PutOptions::default()
@@ -210,6 +210,16 @@ fn attributes() -> Attributes {
 fn md5(bytes: &[u8]) -> Option<[u8; 16]> {
     let sum = openssl::hash::hash(MessageDigest::md5(), bytes).ok()?;
     sum.as_ref().try_into().ok()
+}
+
+/// The tag of an object that is sent in one request, computed off the async threads when it is large.
+async fn tag(bytes: Bytes) -> Option<String> {
+    let large = bytes.len() > INLINE;
+    let tag = move || md5(&bytes).map(hex::encode);
+    if !large {
+        return tag();
+    }
+    tokio::task::spawn_blocking(tag).await.ok().flatten()
 }
 
 /// The text of an error and of everything below it, with the request's noise first and the cause last.

@@ -127,6 +127,18 @@ impl Store {
         self.write(key, &content, expect, there.is_some()).await
     }
 
+    /// As [`Store::put`], but without looking what is there: `content` is written in any case. For what nobody is known to have
+    /// stored, so that one way to the storage and back is enough.
+    pub async fn put_over(
+        &self,
+        key: &Key,
+        content: Content,
+        expect: Expect,
+    ) -> Result<(), BlobError> {
+        check_name(key, expect)?;
+        self.write(key, &content, expect, false).await.map(|_| ())
+    }
+
     async fn write(
         &self,
         key: &Key,

@@ -14,6 +14,8 @@ use tar::{EntryType, Header};
 const BLOCK: usize = 512;
 /// The longest entry name, in bytes.
 const MAX_NAME: usize = 255;
+/// Bytes of an entry that room is made for at a time.
+const STEP: u64 = 1 << 20;
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// What one bundle may cost. The default is wide for real bundles, which are below a few megabytes.
@@ -271,13 +273,19 @@ impl<R: Read> Walk<'_, R> {
         let mut buf = [0; 8 << 10];
         let mut left = size - done as u64;
         while left > 0 {
-            let want = left.min(buf.len() as u64) as usize;
-            let read = self.stream.read_some(&mut buf[..want])?;
+            let read = if let Some(keep) = keep.as_deref_mut() {
+                // Straight to where it is kept, and never much more room than there are bytes: a size is soon claimed.
+                let from = keep.len();
+                keep.resize(from + left.min(STEP) as usize, 0);
+                let read = self.stream.read_full(&mut keep[from..])?;
+                keep.truncate(from + read);
+                read
+            } else {
+                let want = left.min(buf.len() as u64) as usize;
+                self.stream.read_some(&mut buf[..want])?
+            };
             if read == 0 {
                 return Err(truncated(what));
-            }
-            if let Some(keep) = keep.as_deref_mut() {
-                keep.extend_from_slice(&buf[..read]);
             }
             left -= read as u64;
         }

@@ -4,7 +4,7 @@ use super::client::parse_url;
 use super::output::Format;
 use super::{
     admin, audit, capture, coverage, job, kernels, login, machine, patch, policy, report, rollout,
-    session, storage, sync, sync_tokens, tier, token,
+    session, storage, sync, sync_tokens, tier, token, webhook,
 };
 use crate::domain::{Architecture, KernelVersion, Scope, Selector};
 use crate::wire::admin::WireScope;
@@ -60,6 +60,14 @@ pub struct Global {
     #[arg(long, global = true, env = "LIVEPATCH_CA_CRT", value_name = "FILE", hide_env_values = true,
           value_hint = ValueHint::FilePath)]
     pub ca: Option<PathBuf>,
+    /// Certificate (PEM) to show to a server that asks for one
+    #[arg(long, global = true, env = "LIVEPATCH_TLS_CERT", value_name = "FILE", hide_env_values = true,
+          value_hint = ValueHint::FilePath)]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key (PEM) of that certificate
+    #[arg(long, global = true, env = "LIVEPATCH_TLS_KEY", value_name = "FILE", hide_env_values = true,
+          value_hint = ValueHint::FilePath)]
+    pub tls_key: Option<PathBuf>,
     /// Form of the output: table for people, json or yaml for programs
     #[arg(
         long,
@@ -146,6 +154,9 @@ pub enum Command {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Webhooks: tell other programs what happens
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// Record raw requests of one machine or address, secrets masked
     #[command(subcommand)]
     Capture(capture::CaptureCommand),

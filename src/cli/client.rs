@@ -4,13 +4,13 @@
 //! every request has a time limit; an answer is read up to [`MAX_ANSWER`] bytes.
 
 use super::error::{CliError, chain};
+use super::tls::{self, TlsFiles};
 use crate::domain::Secret;
 use crate::wire::Problem;
 use crate::wire::admin::{BASE, Limit, Page};
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::Path;
 use std::time::Duration;
 
 /// The longest answer that is read.
@@ -79,10 +79,10 @@ fn under(base: &Url, segments: &[&str]) -> Url {
 }
 
 impl Client {
-    /// A client for the server at `base`; `ca` holds further authorities to trust (PEM).
+    /// A client for the server at `base`.
     pub fn new(
         base: Url,
-        ca: Option<&Path>,
+        files: &TlsFiles<'_>,
         timeout: Duration,
         credentials: Credentials,
     ) -> Result<Self, CliError> {
@@ -101,20 +101,7 @@ impl Client {
         if is_loopback(&base) {
             builder = builder.no_proxy();
         }
-        if let Some(path) = ca {
-            let pem = std::fs::read(path)
-                .map_err(|e| CliError::file("read certificates from", path, e))?;
-            let certificates = Certificate::from_pem_bundle(&pem)
-                .map_err(|e| CliError::file("read certificates from", path, chain(&e)))?;
-            if certificates.is_empty() {
-                return Err(CliError::file(
-                    "read certificates from",
-                    path,
-                    "there is no PEM certificate in it",
-                ));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
+        builder = files.apply(builder)?;
         let http = builder.build().map_err(|e| CliError::Usage(chain(&e)))?;
         Ok(Self {
             http,
@@ -307,13 +294,7 @@ impl Client {
                 why: format!("timed out ({why}); --timeout sets how long to wait"),
             };
         }
-        if let Some((_, rest)) = why.split_once("certificate verify failed") {
-            // OpenSSL names its source files first and the reason in brackets after them.
-            let reason = rest.split_once('(').and_then(|(_, r)| r.split_once(')'));
-            let why = reason.map_or(why.clone(), |(reason, _)| reason.to_owned());
-            return CliError::Untrusted { url, why };
-        }
-        CliError::Unreachable { url, why }
+        tls::failed(&url, &why).unwrap_or(CliError::Unreachable { url, why })
     }
 }
 

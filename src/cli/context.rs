@@ -6,6 +6,7 @@ use super::error::CliError;
 use super::login::split_auth;
 use super::output::{Format, Show, View, render};
 use super::store::Store;
+use super::tls::TlsFiles;
 use crate::wire::admin::Limit;
 use clap::Args;
 use jiff::tz::TimeZone;
@@ -93,10 +94,16 @@ impl Context {
         {
             self.note("warning: the server is spoken to without TLS; anyone on the way can read the credentials");
         }
+        let global = &self.global;
+        let files = TlsFiles {
+            ca: global.ca.as_deref(),
+            certificate: global.tls_cert.as_deref(),
+            key: global.tls_key.as_deref(),
+        };
         Client::new(
-            self.global.url.clone(),
-            self.global.ca.as_deref(),
-            self.global.timeout.into(),
+            global.url.clone(),
+            &files,
+            global.timeout.into(),
             credentials,
         )
     }

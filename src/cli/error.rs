@@ -42,12 +42,13 @@ impl Exit {
             Self::Usage,
             "usage",
             "The command line is wrong, or a destructive command was given without `--yes` where nobody can be asked. \
-             Nothing was sent.",
+             Nothing was changed.",
         ),
         (
             Self::Auth,
             "not logged in or forbidden",
-            "There is no session, it has ended, or the role does not allow this (HTTP 401 and 403).",
+            "There is no session, it has ended, the role does not allow this (HTTP 401 and 403), or the server asks for a \
+             certificate that was not shown.",
         ),
         (
             Self::NotFound,
@@ -114,6 +115,14 @@ pub enum CliError {
         /// The chain of causes.
         why: String,
     },
+    /// The server asks for a certificate, and ours is missing or not good.
+    #[error("the server at {url} wants to be shown another certificate: {why}")]
+    NotShown {
+        /// The server.
+        url: String,
+        /// Its words.
+        why: String,
+    },
     /// Something answered, but not as this server would.
     #[error("the answer to {what} cannot be read: {why}")]
     Answer {
@@ -175,6 +184,14 @@ pub enum CliError {
         /// What the server says.
         why: String,
     },
+    /// A webhook did not take the event that tries it out.
+    #[error("the webhook {webhook:?} did not take the event: {why}")]
+    Delivery {
+        /// Its name.
+        webhook: String,
+        /// What the server says.
+        why: String,
+    },
 }
 
 fn problem_text(problem: &Problem) -> String {
@@ -200,7 +217,7 @@ impl CliError {
         match self {
             Self::Problem(problem) => Exit::of_status(problem.status),
             Self::Unreachable { .. } | Self::Untrusted { .. } => Exit::Unreachable,
-            Self::NotLoggedIn { .. } | Self::LoginRefused(_) => Exit::Auth,
+            Self::NotLoggedIn { .. } | Self::LoginRefused(_) | Self::NotShown { .. } => Exit::Auth,
             Self::Usage(_) => Exit::Usage,
             Self::Sync { waits: true, .. } => Exit::Refused,
             Self::Answer { .. }
@@ -208,6 +225,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Io { .. }
             | Self::Job { .. }
+            | Self::Delivery { .. }
             | Self::Sync { waits: false, .. } => Exit::Failure,
         }
     }
@@ -231,11 +249,20 @@ impl CliError {
                 500.. => "look for the request id in the server's log",
                 _ => return None,
             },
+            Self::Unreachable { url, .. } if url.starts_with("https:") => {
+                "check that the server runs and that --url (LIVEPATCH_URL) is right; one that asks for a certificate wants --tls-cert and --tls-key"
+            }
             Self::Unreachable { .. } => {
                 "check that the server runs and that --url (LIVEPATCH_URL) is right"
             }
             Self::Untrusted { why, .. } if why.contains("mismatch") => {
                 "use a name in --url that the certificate is for"
+            }
+            Self::Untrusted { why, .. } if why.contains("expired") => {
+                "the server's certificate has to be renewed (server.tls.certificate)"
+            }
+            Self::NotShown { .. } => {
+                "give one that its server.tls.client-ca signed with --tls-cert FILE --tls-key FILE (LIVEPATCH_TLS_CERT, LIVEPATCH_TLS_KEY)"
             }
             Self::Untrusted { .. } => {
                 "give the authority that signed it with --ca FILE (LIVEPATCH_CA_CRT)"
@@ -250,6 +277,9 @@ impl CliError {
             }
             Self::Sync { .. } => {
                 "see what it did: livepatch-admin sync report ID; what was fetched is not fetched again"
+            }
+            Self::Delivery { .. } => {
+                "see that the receiver answers with a status of 200 to 299, and try again: livepatch-admin webhook test NAME"
             }
             Self::LoginRefused(_) => {
                 "check name and password; `livepatch-admin admin passwd NAME` by another administrator sets a new one"

@@ -1,16 +1,17 @@
-//! `machine`: list, show, move, revoke, forget, history; and `explain`.
+//! `machine`: list, show, revoke, forget, history; and `explain`. Moving and labelling are in `selected`.
 
 use super::args::SelectorArgs;
 use super::context::{Context, PageArgs, list};
 use super::output::{
     Row, Show, View, blocks, bytes, flag, pairs, properties, some, table, titled, word,
 };
+use super::selected::{self, LabelArgs, MoveArgs};
 use super::times::When;
 use super::{CliError, prompt};
 use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
 use crate::wire::admin::{
-    Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineMove, MachineQuery,
-    MachineRevoke, PageQuery,
+    Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineQuery, MachineRevoke,
+    PageQuery,
 };
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -34,16 +35,10 @@ pub enum MachineCommand {
         /// Its id, as in /etc/machine-id
         id: MachineId,
     },
-    /// Move a machine to a tier, whatever its auth token says
-    Move {
-        /// Its id
-        id: MachineId,
-        /// Its tier from now on
-        tier: TierName,
-        /// Why; stands in the audit log
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
+    /// Move machines to a tier, whatever their auth tokens say
+    Move(MoveArgs),
+    /// Set and take away labels of machines
+    Label(LabelArgs),
     /// Refuse a machine's tokens from now on; it can be enabled again with an auth token
     Revoke {
         /// Its id
@@ -299,16 +294,8 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
                 .await?;
             context.show(&machine)
         }
-        MachineCommand::Move { id, tier, reason } => {
-            let body = MachineMove { tier, reason };
-            let machine: Machine = client
-                .send(Method::PUT, &["machines", &id.to_string(), "tier"], &body)
-                .await?;
-            context.done(
-                &machine,
-                &format!("Machine {id} is in tier {} now.", machine.tier),
-            )
-        }
+        MachineCommand::Move(args) => selected::move_to(context, &client, args).await,
+        MachineCommand::Label(args) => selected::label(context, &client, args).await,
         MachineCommand::Revoke { id, reason } => {
             let machine: Machine = client
                 .send(

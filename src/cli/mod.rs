@@ -25,6 +25,7 @@ pub mod prompt;
 pub mod reach;
 pub mod report;
 pub mod rollout;
+pub mod selected;
 pub mod session;
 pub mod storage;
 pub mod store;
@@ -32,8 +33,10 @@ pub mod sync;
 pub mod sync_tokens;
 pub mod tier;
 pub mod times;
+pub mod tls;
 pub mod token;
 pub mod upload;
+pub mod webhook;
 
 mod run;
 

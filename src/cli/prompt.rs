@@ -92,6 +92,11 @@ fn first_line(from: impl BufRead) -> Result<String, CliError> {
 
 /// Lets a destructive act through only when it is meant: `--yes`, or `yes` at the terminal.
 pub fn confirm(act: &str, yes: bool) -> Result<(), CliError> {
+    meant(act, "This cannot be undone.", yes)
+}
+
+/// The same for an act of which `so` is to be known first.
+pub fn meant(act: &str, so: &str, yes: bool) -> Result<(), CliError> {
     if yes {
         return Ok(());
     }
@@ -102,11 +107,10 @@ pub fn confirm(act: &str, yes: bool) -> Result<(), CliError> {
     };
     let Some(terminal) = terminal else {
         return Err(CliError::Usage(format!(
-            "{act}: this cannot be undone, and nobody can be asked here; say --yes if it is meant"
+            "{act}? {so} Nobody can be asked here; say --yes if it is meant"
         )));
     };
-    write!(&terminal, "{act}? This cannot be undone. [y/N] ")
-        .map_err(io("write to the terminal"))?;
+    write!(&terminal, "{act}? {so} [y/N] ").map_err(io("write to the terminal"))?;
     let answer = first_line(BufReader::new(&terminal))?;
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
         Ok(())

@@ -1,6 +1,7 @@
 //! `report`: machines by version and state, and how a patch fares.
 
 use super::CliError;
+use super::args::SelectorArgs;
 use super::context::{Context, PageArgs};
 use super::machine::machine_table;
 use super::output::{Row, Show, View, blocks, pairs, properties, rows, some, text};
@@ -23,6 +24,9 @@ pub enum ReportCommand {
         tier: TierName,
         /// The patch, e.g. 107.1
         version: PatchVersion,
+        /// Only those that are selected.
+        #[command(flatten)]
+        which: SelectorArgs,
     },
 }
 
@@ -31,6 +35,7 @@ pub enum ReportCommand {
 #[command(after_help = "\
 Examples:
   livepatch-admin report machines stable
+  livepatch-admin report machines stable -l rack=r1
   livepatch-admin report machines stable 107.1 apply-failed --all --output json")]
 pub struct MachinesArgs {
     /// The tier
@@ -39,6 +44,9 @@ pub struct MachinesArgs {
     pub version: Option<PatchVersion>,
     /// Only machines in this state
     pub state: Option<MachineState>,
+    /// Only those that are selected.
+    #[command(flatten)]
+    pub which: SelectorArgs,
     /// Which part of the list.
     #[command(flatten)]
     pub page: PageArgs,
@@ -129,6 +137,7 @@ pub async fn run(context: &Context, command: ReportCommand) -> Result<(), CliErr
                 tier: args.tier.clone(),
                 version: args.version,
                 state: args.state,
+                selector: args.which.selector.clone(),
                 cursor,
                 limit: Some(limit),
             };
@@ -152,11 +161,19 @@ pub async fn run(context: &Context, command: ReportCommand) -> Result<(), CliErr
             context.more(report.machines.next_cursor.as_deref());
             Ok(())
         }
-        ReportCommand::PatchHealth { tier, version } => {
+        ReportCommand::PatchHealth {
+            tier,
+            version,
+            which,
+        } => {
             let health: PatchHealth = client
                 .get(
                     &["reports", "patch-health"],
-                    &PatchHealthQuery { tier, version },
+                    &PatchHealthQuery {
+                        tier,
+                        version,
+                        selector: which.selector,
+                    },
                 )
                 .await?;
             context.show(&health)

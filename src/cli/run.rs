@@ -5,7 +5,7 @@ use super::context::Context;
 use super::{CliError, Exit};
 use super::{
     admin, audit, capture, coverage, job, kernels, login, machine, patch, policy, report, rollout,
-    session, storage, sync, sync_tokens, tier, token,
+    session, storage, sync, sync_tokens, tier, token, webhook,
 };
 use clap::{CommandFactory, Parser};
 use std::io::Write;
@@ -56,6 +56,7 @@ async fn run(context: &Context, command: Command) -> Result<Exit, CliError> {
         Command::Admin(command) => admin::run(context, command).await?,
         Command::Session(command) => session::run(context, command).await?,
         Command::Audit(command) => return audit::run(context, command).await,
+        Command::Webhook(command) => webhook::run(context, command).await?,
         Command::Capture(command) => capture::run(context, command).await?,
         Command::Job(command) => return job::run(context, command).await,
         Command::Completion { shell } => {

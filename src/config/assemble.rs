@@ -208,6 +208,8 @@ fn patch_sync(read: &Reader<'_>, errors: &mut Vec<ConfigError>) -> PatchSync {
         upstream_url,
         token: read.secret("patch-sync.token"),
         upstream_ca: read.path("patch-sync.upstream-ca"),
+        upstream_tls_certificate: read.path("patch-sync.upstream-tls-certificate"),
+        upstream_tls_key: read.path("patch-sync.upstream-tls-key"),
         upstream_key: read.text("patch-sync.upstream-key"),
         directory,
         downloader_command: read.text("patch-sync.downloader-command"),

@@ -26,6 +26,13 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
     if let Some(path) = &config.patch_sync.upstream_ca {
         note("patch-sync.upstream-ca", path, certificates(path));
     }
+    if let Some(path) = &config.patch_sync.upstream_tls_certificate {
+        note(
+            "patch-sync.upstream-tls-certificate",
+            path,
+            certificates(path),
+        );
+    }
     if let Some(path) = &config.contracts.ca {
         note("contracts.ca", path, certificates(path));
     }

@@ -22,6 +22,10 @@ pub struct PatchSync {
     pub token: Secret,
     /// `patch-sync.upstream-ca` (ours)
     pub upstream_ca: Option<PathBuf>,
+    /// `patch-sync.upstream-tls-certificate` (ours): shown to an upstream that asks for one.
+    pub upstream_tls_certificate: Option<PathBuf>,
+    /// `patch-sync.upstream-tls-key` (ours)
+    pub upstream_tls_key: Option<PathBuf>,
     /// `patch-sync.upstream-key` (ours); empty: the key of the first contact.
     pub upstream_key: String,
     /// `patch-sync.directory` (ours)
@@ -74,6 +78,8 @@ impl Default for PatchSync {
             upstream_url: format!("https://{CANONICAL_HOST}"),
             token: Secret::default(),
             upstream_ca: None,
+            upstream_tls_certificate: None,
+            upstream_tls_key: None,
             upstream_key: String::new(),
             directory: None,
             downloader_command: "canonical-livepatch-downloader".to_owned(),
@@ -215,6 +221,12 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         && let Err(error) = sync.upstream_key.parse::<crate::domain::PublicKey>()
     {
         checker.wrong("patch-sync.upstream-key", error.to_string());
+    }
+    let pair = "is missing: a certificate is shown with its key or not at all (patch-sync.upstream-tls-certificate, -key)";
+    match (&sync.upstream_tls_certificate, &sync.upstream_tls_key) {
+        (Some(_), None) => checker.wrong("patch-sync.upstream-tls-key", pair),
+        (None, Some(_)) => checker.wrong("patch-sync.upstream-tls-certificate", pair),
+        _ => {}
     }
     for (key, url) in [
         ("patch-sync.upstream-url", &sync.upstream_url),

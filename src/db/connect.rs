@@ -2,12 +2,11 @@
 
 use super::run::{Conn, DbError, Observer};
 use crate::config::Database;
-use crate::config::connection::{self, Connection};
+use crate::config::connection;
 use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime,
     Timeouts,
 };
-use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use postgres_openssl::MakeTlsConnector;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,12 +52,10 @@ impl std::fmt::Debug for Settings {
 impl Settings {
     /// Reads `database.*`. Errors name the key.
     pub fn new(database: &Database) -> Result<Self, String> {
-        let Connection {
-            mut config,
-            verify,
-            root,
-        } = connection::parse(database.connection_string.expose())
+        let parsed = connection::parse(database.connection_string.expose())
             .ok_or("database.connection-string cannot be read")?;
+        let (mut config, tls) =
+            super::tls::connector(parsed, database.ca.as_deref(), "database.connection-string")?;
         config.application_name("livepatch-server");
         config.connect_timeout(WAIT);
         config.keepalives_idle(Duration::from_secs(30));
@@ -66,23 +63,6 @@ impl Settings {
         config.tcp_user_timeout(Duration::from_secs(10));
         if let Some(mebibytes) = database.work_mem {
             config.options(format!("-c work_mem={mebibytes}MB"));
-        }
-        let ca = database.ca.clone().or_else(|| root.map(Into::into));
-        let mut builder = SslConnector::builder(SslMethod::tls()).map_err(|e| e.to_string())?;
-        if let Some(path) = &ca {
-            builder.set_ca_file(path).map_err(|e| {
-                format!("database.ca: {} cannot be read as PEM: {e}", path.display())
-            })?;
-        }
-        if verify.is_none() && ca.is_none() {
-            builder.set_verify(SslVerifyMode::NONE);
-        }
-        let mut tls = MakeTlsConnector::new(builder.build());
-        if verify != Some("verify-full") {
-            tls.set_callback(|connection, _| {
-                connection.set_verify_hostname(false);
-                Ok(())
-            });
         }
         Ok(Self { config, tls })
     }

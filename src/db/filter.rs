@@ -11,11 +11,12 @@ use crate::domain::selector::{KernelPattern, Term, Test};
 use crate::domain::{Architecture, LabelValue, MachineState, PatchVersion, Selector};
 use tokio_postgres::types::ToSql;
 
-/// The parameters that every filtered statement begins with; its own follow from `$12`.
-const PARAMS: usize = 11;
+/// The parameters that every filtered statement begins with; its own follow from `$14`.
+const PARAMS: usize = 13;
 
-/// The condition on a machine `m`, in the parameters `$1` to `$9`. What was not reported counts as kernel 0 and
-/// architecture 0.
+/// The condition on a machine `m`, in the parameters `$1` to `$9`, `$12` and `$13`. What was not reported counts as kernel
+/// 0 and architecture 0. Labels that must be there are looked up machine by machine (`$6`), or the set of machines that have
+/// them is made once (`$12`), which is better for most of a large fleet (measured: four times for a third of a million).
 macro_rules! matching {
     () => {
         "($1::int is null or m.tier_id = $1) and ($2::smallint is null or m.state = $2)
@@ -26,6 +27,10 @@ macro_rules! matching {
                 select from unnest($6::text[], $7::text[]) w(key, value)
                 where not exists (select from machine_labels l
                     where l.machine_id = m.id and l.key = w.key and (w.value is null or l.value = w.value))))
+              and ($12::text[] is null or m.id in (
+                select l.machine_id from unnest($12::text[], $13::text[]) w(key, value)
+                join machine_labels l on l.key = w.key and (w.value is null or l.value = w.value)
+                group by l.machine_id having count(*) = cardinality($12)))
               and ($8::text[] is null or not exists (
                 select from machine_labels l join unnest($8::text[], $9::text[]) w(key, value)
                     on l.key = w.key and (w.value is null or l.value = w.value)
@@ -52,11 +57,14 @@ statements! {
           and not exists (select from unnest($3::text[]) b where not starts_with(w.text, b))
           and not exists (select from unnest($4::text[]) b where starts_with(w.text, b))
           and flavour = all ($5::text[]) and coalesce(flavour, '') <> all ($6::text[])";
-    // Counting stops where a label would not be worth leading anyway.
-    SELECT_RAREST_LABEL = "select w.place from unnest($1::text[], $2::text[]) with ordinality w(key, value, place)
-        order by (select count(*) from (
-            select from machine_labels l where l.key = w.key and l.value = w.value limit 20000) found), w.place limit 1";
+    // Counting stops where it makes no difference any more.
+    SELECT_RAREST_LABEL = "select w.place, (select count(*) from (
+            select from machine_labels l where l.key = w.key and l.value = w.value limit $3::bigint) found) as n
+        from unnest($1::text[], $2::text[]) with ordinality w(key, value, place) order by n, w.place limit 1";
 }
+
+/// With so many machines under the label that leads, the others are looked up as sets.
+const MANY: i64 = 20_000;
 
 /// Labels that must be there, or must not be: keys, and values or none for any.
 #[derive(Debug, Clone, Default)]
@@ -110,6 +118,9 @@ pub struct MachineFilter {
     without: Pairs,
     /// The label that leads: key and value.
     lead: (Option<String>, Option<String>),
+    /// Many machines are left to be looked at for `with`.
+    wide: bool,
+    none: Pairs,
 }
 
 /// What is asked of kernels, wanted and not wanted.
@@ -209,18 +220,25 @@ impl MachineFilter {
     }
 
     async fn choose_lead(&mut self, run: &impl Run) -> Result<(), DbError> {
+        let keys_left = self.with.values.len().saturating_sub(1);
         let keys = self.with.keys.iter().flatten().zip(&self.with.values);
         let able: Vec<(usize, &str, &str)> = keys
             .enumerate()
             .filter_map(|(at, (key, value))| Some((at, key.as_str(), value.as_deref()?)))
             .collect();
         let at = match able[..] {
-            [] => return Ok(()),
-            [(at, ..)] => at,
+            [] => {
+                self.wide = true;
+                return Ok(());
+            }
+            [(at, ..)] if keys_left == 0 => at,
             _ => {
                 let keys: Vec<&str> = able.iter().map(|(_, key, _)| *key).collect();
                 let values: Vec<&str> = able.iter().map(|(.., value)| *value).collect();
-                let row = run.one(&SELECT_RAREST_LABEL, &[&keys, &values]).await?;
+                let row = run
+                    .one(&SELECT_RAREST_LABEL, &[&keys, &values, &MANY])
+                    .await?;
+                self.wide = row.get::<_, i64>(1) >= MANY;
                 let place = row.get::<_, i64>(0) as usize - 1;
                 able.get(place).map_or(0, |(at, ..)| *at)
             }
@@ -243,23 +261,46 @@ impl MachineFilter {
         if self.lead.0.is_some() { led } else { all }
     }
 
-    /// Its parameters, and then those of the statement.
+    /// Its parameters, and then those of the statement, which looks at all machines there are.
     pub(super) fn params<'p>(
         &'p self,
         own: &[&'p (dyn ToSql + Sync)],
     ) -> Vec<&'p (dyn ToSql + Sync)> {
+        self.params_for(self.wide, own)
+    }
+
+    /// The same for a statement that looks at a bounded number of machines.
+    pub(super) fn params_of_slice<'p>(
+        &'p self,
+        own: &[&'p (dyn ToSql + Sync)],
+    ) -> Vec<&'p (dyn ToSql + Sync)> {
+        self.params_for(false, own)
+    }
+
+    fn params_for<'p>(
+        &'p self,
+        as_sets: bool,
+        own: &[&'p (dyn ToSql + Sync)],
+    ) -> Vec<&'p (dyn ToSql + Sync)> {
+        let (each, set) = if as_sets {
+            (&self.none, &self.with)
+        } else {
+            (&self.with, &self.none)
+        };
         let mut params: Vec<&'p (dyn ToSql + Sync)> = vec![
             &self.tier_id,
             &self.state,
             &self.patch,
             &self.kernels,
             &self.architectures,
-            &self.with.keys,
-            &self.with.values,
+            &each.keys,
+            &each.values,
             &self.without.keys,
             &self.without.values,
             &self.lead.0,
             &self.lead.1,
+            &set.keys,
+            &set.values,
         ];
         debug_assert_eq!(params.len(), PARAMS);
         params.extend_from_slice(own);

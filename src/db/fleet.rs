@@ -43,12 +43,12 @@ macro_rules! slice {
             select m.id, m.tier_id, m.state, m.kernel_id, m.architecture, m.patch",
             source!($source),
             $id,
-            " > $12 order by ",
+            " > $14 order by ",
             $id,
-            " limit $13),
+            " limit $15),
         hits as (select m.id from slice m where ",
             matching!(),
-            " order by m.id limit $14)
+            " order by m.id limit $16)
         select (select count(*) from slice), (select id from slice order by id desc limit 1),
             coalesce((select array_agg(id order by id) from hits), '{}')"
         )
@@ -62,10 +62,10 @@ macro_rules! swept {
             "with hits as materialized (select m.id",
             source!($source),
             $id,
-            " > $12 and ",
+            " > $14 and ",
             matching!(),
             ")
-        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $13) page"
+        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $15) page"
         )
     };
 }
@@ -240,7 +240,7 @@ pub async fn slice(
     limit: i64,
 ) -> Result<Slice, DbError> {
     let sql = filter.pick(&SELECT_MACHINE_SLICE, &SELECT_MACHINE_SLICE_LED);
-    let params = filter.params(&[&after, &size, &limit]);
+    let params = filter.params_of_slice(&[&after, &size, &limit]);
     let row = run.one(sql, &params).await?;
     Ok(Slice {
         scanned: row.get(0),

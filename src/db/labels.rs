@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 statements! {
+    LOCK_LABELS = "select pg_advisory_xact_lock($1)";
     SET_LABELS = "insert into machine_labels (machine_id, key, value)
         select $1, t.key, t.value from unnest($2::text[], $3::text[]) t(key, value)
         on conflict (machine_id, key) do update set value = excluded.value, from_token = false
@@ -15,6 +16,15 @@ statements! {
     REMOVE_LABELS = "delete from machine_labels where machine_id = $1 and key = any ($2::text[])";
     COUNT_LABELS = "select count(*) from machine_labels where machine_id = $1";
     SELECT_LABEL_VALUES = "select machine_id, value from machine_labels where key = $1";
+}
+
+/// Key of the advisory lock; any number that nothing else in this database uses.
+const LOCK: i64 = 0x6c70_6c61_6265;
+
+/// Nobody else changes labels until the transaction ends: two changes at once could leave a machine with more labels than
+/// it may have.
+pub async fn lock(run: &impl Run) -> Result<(), DbError> {
+    run.rows(&LOCK_LABELS, &[&LOCK]).await.map(|_| ())
 }
 
 /// Keys and values as two columns.
@@ -52,8 +62,7 @@ pub(super) fn of_token(token: &str, stored: serde_json::Value) -> Labels {
     Labels::try_from(labels).unwrap_or_default()
 }
 
-/// Changes a machine's labels as a person's; how many of them changed. Lock the machine first: two changes at once could
-/// otherwise leave more labels than a machine may have. Afterwards see [`count`].
+/// Changes a machine's labels as a person's; how many of them changed. [`lock`] first, and [`count`] afterwards.
 pub async fn change(
     run: &impl Run,
     machine: MachineId,

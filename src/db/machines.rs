@@ -9,7 +9,8 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 /// What a check-in changes of a machine `m`: what is not reported this time stays as it was, and the time of an offer is
-/// that of the first check-in at which it was made. `tried` is the last offer, which stays when the machine has taken it.
+/// that of the first check-in at which it was made. `tried` is the highest offer, which stays when the
+/// machine has taken it, and when it is offered a lower one because that one was stopped.
 macro_rules! reported {
     ($new:literal) => {
         concat!(
@@ -47,14 +48,12 @@ macro_rules! reported {
             ".last_check end,
             tried_at = case when ",
             $new,
-            ".offered in (0, m.tried) then m.tried_at else ",
+            ".offered > m.tried then ",
             $new,
-            ".last_check end,
-            tried = case when ",
+            ".last_check else m.tried_at end,
+            tried = greatest(m.tried, ",
             $new,
-            ".offered = 0 then m.tried else ",
-            $new,
-            ".offered end,
+            ".offered),
             offered = ",
             $new,
             ".offered, architecture = ",
@@ -68,6 +67,17 @@ macro_rules! reported {
             $new,
             ".support"
         )
+    };
+}
+
+/// The check-ins of a group as rows, one array for each column.
+macro_rules! given {
+    () => {
+        "unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
+                $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
+                $14::smallint[], $15::smallint[])
+            as v(id, tier_id, auth_token_id, last_check, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
+                patch, offered, architecture, state, outcome, support)"
     };
 }
 
@@ -94,14 +104,12 @@ statements! {
             registered_at = excluded.registered_at";
     DELETE_MACHINE = "delete from machines where id = $1";
     SELECT_MACHINE_INFO = "select registered_at, last_check from machines where id = $1";
-    // One statement and so one transaction, one way there and back and one commit: what is known is updated, what is not
-    // is inserted, and if another replica inserts the same machine in this moment, that row is updated as well.
-    WRITE_CHECK_INS = concat!("with v as materialized (
-            select * from unnest($1::uuid[], $2::int[], $3::int[], $4::timestamptz[], $5::int[], $6::int[], $7::int[],
-                $8::timestamptz[], $9::date[], $10::bigint[], $11::bigint[], $12::smallint[], $13::smallint[],
-                $14::smallint[], $15::smallint[])
-            as v(id, tier_id, auth_token_id, last_check, kernel_id, client_version_id, cpu_model_id, boot_time, build_date,
-                patch, offered, architecture, state, outcome, support)),
+    // Nearly always every machine is known: then this is all, one statement and so one transaction, one way there and back and one
+    // commit.
+    UPDATE_CHECK_INS = concat!("update machines m set ", reported!("v"), " from ", given!(), " where m.id = v.id");
+    // As well one statement: what is known is updated, what is not is inserted, and if another replica inserts the same machine in
+    // this moment, that row is updated as well.
+    WRITE_CHECK_INS = concat!("with v as materialized (select * from ", given!(), "),
         hit as (update machines m set ", reported!("v"), " from v where m.id = v.id returning m.id),
         history as (
             insert into machine_reports (at, machine_id, tier_id, kernel_id, patch, offered, architecture, state, outcome)
@@ -199,7 +207,7 @@ pub async fn info(
     Ok(row.map(|row| (row.get(0), row.get(1))))
 }
 
-/// Writes a group of check-ins in a transaction of its own, which is committed when this returns.
+/// Writes a group of check-ins, which are committed when this returns.
 /// `rows` must hold each machine once and be sorted by machine, so that two replicas cannot deadlock.
 /// With `history` each is also appended to `machine_reports`.
 pub async fn write_check_ins<'a>(
@@ -234,6 +242,12 @@ pub async fn write_check_ins<'a>(
         column!(support),
         &history,
     ];
+    if !history {
+        let known = conn.exec(&UPDATE_CHECK_INS, &columns[..15]).await?;
+        if known == ids.len() as u64 {
+            return Ok(());
+        }
+    }
     conn.exec(&WRITE_CHECK_INS, &columns).await.map(|_| ())
 }
 

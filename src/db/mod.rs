@@ -30,11 +30,13 @@ pub mod retention;
 pub mod rollout_labels;
 pub mod rollouts;
 mod run;
+pub mod selected;
 pub mod sessions;
 pub mod staged;
 pub mod sync;
 pub mod sync_tokens;
 pub mod tiers;
+pub(crate) mod tls;
 pub mod tokens;
 pub mod trusted_keys;
 pub mod webhooks;
@@ -78,6 +80,7 @@ pub fn all_statements() -> Vec<&'static Sql> {
         fleet::ALL,
         reach::ALL,
         reports::ALL,
+        selected::ALL,
         sessions::ALL,
         staged::ALL,
         sync::ALL,

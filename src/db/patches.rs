@@ -11,6 +11,8 @@ use tokio_postgres::Row;
 
 statements! {
     INSERT_PATCH = "insert into patches (version) values ($1) on conflict do nothing returning id";
+    INSERT_PATCHES = "insert into patches (version) select unnest($1::bigint[]) on conflict do nothing";
+    FIND_PATCHES = "select version, id from patches where version = any($1)";
     FIND_PATCH = "select id from patches where version = $1";
     // Not "for update": payloads that come in for this patch meanwhile need not wait.
     LOCK_PATCH = "select id from patches p where version = $1 and (exists (select from payloads where patch_id = p.id and staged is null)
@@ -104,6 +106,18 @@ pub struct Group {
     pub machines: u64,
 }
 
+impl Group {
+    pub(super) fn from_row(row: &Row) -> Self {
+        Self {
+            tier_id: row.get(0),
+            kernel: row.get(1),
+            architecture: Architecture::from_code(row.get(2)),
+            applied: PatchVersion::from_code(row.get(3)),
+            machines: row.get::<_, i64>(4).unsigned_abs(),
+        }
+    }
+}
+
 /// Adds a patch if it is not there. Returns its id and whether it is new.
 pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool), DbError> {
     if let Some(row) = run.opt(&INSERT_PATCH, &[&version.code()]).await? {
@@ -113,6 +127,19 @@ pub async fn ensure(run: &impl Run, version: PatchVersion) -> Result<(i32, bool)
         run.one(&FIND_PATCH, &[&version.code()]).await?.get(0),
         false,
     ))
+}
+
+/// Adds those of these patches that are not there. Returns their ids; each version must be given once.
+pub async fn ensure_all(
+    run: &impl Run,
+    versions: &[PatchVersion],
+) -> Result<HashMap<PatchVersion, i32>, DbError> {
+    let codes: Vec<i64> = versions.iter().map(|version| version.code()).collect();
+    run.exec(&INSERT_PATCHES, &[&codes]).await?;
+    let rows = run.rows(&FIND_PATCHES, &[&codes]).await?;
+    rows.iter()
+        .map(|row| Ok((version(row.get(0))?, row.get(1))))
+        .collect()
 }
 
 /// Of these patches the ones that nobody has seen yet: without a visible payload, and never in a tier.
@@ -253,14 +280,5 @@ pub async fn fleet(
     let rows = run
         .rows(&SELECT_FLEET, &[&tiers, &applied.map(PatchVersion::code)])
         .await?;
-    Ok(rows
-        .iter()
-        .map(|row| Group {
-            tier_id: row.get(0),
-            kernel: row.get(1),
-            architecture: Architecture::from_code(row.get(2)),
-            applied: PatchVersion::from_code(row.get(3)),
-            machines: row.get::<_, i64>(4).unsigned_abs(),
-        })
-        .collect())
+    Ok(rows.iter().map(Group::from_row).collect())
 }

@@ -1,7 +1,8 @@
 //! The machines counted. It reads the whole table once: nothing that changes at a check-in is indexed.
 
+use super::filter::{MachineFilter, matching, source};
 use super::fleet::state;
-use super::run::{DbError, Run};
+use super::run::{DbError, Run, Sql};
 use super::statements;
 use crate::domain::{Architecture, LabelKey, MachineState, PatchVersion};
 use jiff::civil::Date;
@@ -10,17 +11,17 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-/// Machines by all that reports speak of, and by a further column of a further join.
+/// Machines by all that reports speak of, and by a further column; how many of them are silent is a column too.
 macro_rules! counted {
-    ($column:literal, $join:literal) => {
+    ($column:literal, $silent:literal, $($from:expr),*) => {
         concat!(
             "select g.tier_id, g.kernel_id, k.text, g.architecture, g.patch, g.offered, g.state, g.build_date, g.machines, g.silent, g.label
             from (select m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, ",
             $column,
-            " as label, count(*) as machines,
-                    count(*) filter (where m.last_check < now() - make_interval(secs => $1)) as silent
-                from machines m ",
-            $join,
+            " as label, count(*) as machines, ",
+            $silent,
+            " as silent",
+            $($from,)*
             " group by m.tier_id, m.kernel_id, m.architecture, m.patch, m.offered, m.state, m.build_date, label) g
             left join words k on k.id = g.kernel_id"
         )
@@ -30,11 +31,18 @@ macro_rules! counted {
 statements! {
     // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
     CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
-    COUNT_MACHINES = counted!("null::text", "");
+    COUNT_MACHINES = counted!(
+        "null::text",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
+        " from machines m"
+    );
     COUNT_MACHINES_BY_LABEL = counted!(
         "l.value",
-        "left join machine_labels l on l.machine_id = m.id and l.key = $2"
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
+        " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
     );
+    COUNT_SELECTED = counted!("null::text", "0::bigint", source!(all), matching!());
+    COUNT_SELECTED_LED = counted!("null::text", "0::bigint", source!(led), matching!());
 }
 
 /// Machines that agree in all of this.
@@ -76,6 +84,14 @@ pub async fn census(
         }
     };
     Ok(read(&rows))
+}
+
+/// Counts the machines that a filter lets through, like [`census`] but for those that are silent.
+pub async fn census_of(run: &impl Run, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
+    let sql: &Sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
+    run.one(&CENSUS_SETTINGS, &[]).await?;
+    let rows = run.rows(sql, &filter.params(&[])).await?;
+    Ok(read(&rows).into_iter().map(|(_, row)| row).collect())
 }
 
 fn read(rows: &[Row]) -> Vec<(Option<String>, CensusRow)> {

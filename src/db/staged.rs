@@ -2,7 +2,7 @@
 
 use super::catalog;
 use super::patches::Block;
-use super::payloads::PRUNED;
+use super::payloads::{New, PRUNED};
 use super::run::{DbError, Run};
 use super::statements;
 use crate::domain::{PatchVersion, Scope, Sha256};
@@ -10,10 +10,17 @@ use crate::rollout::BlockKind;
 use crate::rollout::support::SupportRow;
 use std::collections::HashMap;
 use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
 
 statements! {
     SELECT_STORED = "select id, filename, sha256, size, damaged is not null, staged from payloads";
     SELECT_QUARANTINED = "select filename, sha256, size from quarantine where filename = any($1)";
+    INSERT_STAGED = "insert into payloads (patch_id, filename, kernel, flavour, architecture, sha256, size, module_name,
+            module_sha256, vermagic, signer, signature_algorithm, signature, warning, fixes, obsolete, source, added_by, staged)
+        select * from unnest($1::int[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::bytea[], $7::bigint[], $8::text[],
+            $9::bytea[], $10::text[], $11::text[], $12::text[], $13::smallint[], $14::text[], $15::jsonb[], $16::boolean[],
+            $17::text[], $18::text[], $19::bigint[])
+        on conflict do nothing returning filename";
     SELECT_LEFT_OVER = "select y.id, y.filename from payloads y join sync_runs r on r.id = y.staged
         where r.upstream = $1 and y.filename <> all($2)";
     SELECT_HIDDEN = "select id, filename, sha256, size from payloads where id = $1 and staged is not null for update";
@@ -70,6 +77,43 @@ pub async fn stored(run: &impl Run) -> Result<HashMap<String, Stored>, DbError> 
             Ok((row.get(1), stored))
         })
         .collect()
+}
+
+/// Adds payloads; the names of those that were not there yet.
+pub async fn insert(run: &impl Run, rows: &[New<'_>]) -> Result<Vec<String>, DbError> {
+    macro_rules! column {
+        ($row:ident => $value:expr) => {
+            &rows.iter().map(|$row| $value).collect::<Vec<_>>()
+        };
+    }
+    let fixes = rows
+        .iter()
+        .map(|row| serde_json::to_value(row.fixes))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| DbError::Row(format!("fixes cannot be written: {e}")))?;
+    let columns: [&(dyn ToSql + Sync); 19] = [
+        column!(row => row.patch_id),
+        column!(row => row.filename),
+        column!(row => row.kernel.to_string()),
+        column!(row => row.kernel.flavour()),
+        column!(row => row.architecture.code()),
+        column!(row => row.sha256.0.as_slice()),
+        column!(row => row.size as i64),
+        column!(row => row.module_name),
+        column!(row => row.module_sha256.0.as_slice()),
+        column!(row => row.vermagic),
+        column!(row => row.signer),
+        column!(row => row.signature_algorithm),
+        column!(row => row.signature),
+        column!(row => row.warning),
+        &fixes,
+        column!(row => row.obsolete),
+        column!(row => row.source),
+        column!(row => row.added_by),
+        column!(row => row.staged),
+    ];
+    let rows = run.rows(&INSERT_STAGED, &columns).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// What lies in quarantine under these names: name, content, bytes.

@@ -2,6 +2,7 @@
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
+use openssl::pkey::PKey;
 use openssl::x509::X509NameRef;
 
 /// The parts of a name that are shown; more is no name.
@@ -26,4 +27,11 @@ pub fn name(name: &X509NameRef) -> String {
     };
     let parts: Vec<String> = name.entries().take(PARTS).map(part).collect();
     parts.join(", ")
+}
+
+/// A private key in PEM, in the form (PKCS #8) that HTTP clients take; `None` if it is none, or has a passphrase.
+pub fn pkcs8(pem: &[u8]) -> Option<Vec<u8>> {
+    // Without an answer of ours OpenSSL would ask on the terminal.
+    let key = PKey::private_key_from_pem_callback(pem, |_| Ok(0)).ok()?;
+    key.private_key_to_pem_pkcs8().ok()
 }

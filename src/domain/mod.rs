@@ -3,6 +3,7 @@
 pub mod arch;
 pub mod certificate;
 pub mod event;
+pub mod fault;
 pub mod fix;
 pub mod ids;
 pub mod kernel;

@@ -2,7 +2,7 @@
 //!
 //! A rollout halts as soon as more machines failed than the gate allows, whatever else holds. It goes on only while the schedule
 //! is open: a phase is opened at once, but for the first, of which only twice as many machines as the gate asks for are let in
-//! until these have reported well. The next phase follows when the phase has stood open as long as it must and enough reported.
+//! until enough of these have reported well, and none of them has fallen silent. The next phase follows when the phase has stood open as long as it must and enough reported.
 
 use super::cohort::{PLACES, places_for, share_of, threshold};
 use crate::domain::policy::{Gate, Policy, Schedule, Share, Span};
@@ -169,7 +169,9 @@ pub fn advance(progress: &Progress<'_>, health: &Health, now: Timestamp) -> Vec<
         .gate
         .is_none_or(|gate| health.reports() >= u64::from(gate.machines) || settled);
     if progress.threshold < share {
-        let widest = widest(progress, health, enough, now).min(share);
+        let probed =
+            enough && (health.pending() == 0 || since >= 3 * progress.interval.as_seconds());
+        let widest = widest(progress, health, probed, now).min(share);
         return if widest > progress.threshold {
             vec![Move::Widen {
                 threshold: widest,
@@ -188,7 +190,8 @@ pub fn advance(progress: &Progress<'_>, health: &Health, now: Timestamp) -> Vec<
         return vec![Move::Phase { phase: next }];
     }
     // At the end there is nobody left to wait for; what machines report for a while longer can still halt it.
-    let waited = since >= 2 * progress.interval.as_seconds();
+    let everybody = health.population > 0 && health.reports() >= health.population;
+    let waited = everybody || since >= 2 * progress.interval.as_seconds();
     if !progress.held_back && (waited || policy.gate.is_none()) {
         vec![Move::Complete]
     } else {
@@ -197,12 +200,12 @@ pub fn advance(progress: &Progress<'_>, health: &Health, now: Timestamp) -> Vec<
 }
 
 /// How far it may be opened now, whatever the phase's share is.
-fn widest(progress: &Progress<'_>, health: &Health, enough: bool, now: Timestamp) -> u64 {
+fn widest(progress: &Progress<'_>, health: &Health, probed: bool, now: Timestamp) -> u64 {
     let mut widest = PLACES;
     if let Some(gate) = progress
         .policy
         .gate
-        .filter(|_| progress.phase == 0 && !enough)
+        .filter(|_| progress.phase == 0 && !probed)
     {
         let probe = PROBE * u64::from(gate.machines);
         widest = widest.min(places_for(probe, health.population));

@@ -179,7 +179,7 @@ mod tests {
         let policy = Policy::example();
         assert_eq!(
             told(&policy, 100_000),
-            "10% 1h 9999, 50% 5h 50000, 100% 29h 100000; end Some(31); most 50000"
+            "10% 2h 9999, 50% 6h 50000, 100% 30h 100000; end Some(32); most 50000"
         );
         assert_eq!(
             told(&policy, 0),

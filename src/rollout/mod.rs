@@ -11,6 +11,7 @@ pub mod forecast;
 pub mod limits;
 mod reason;
 mod rollouts;
+pub mod simulate;
 mod snapshot;
 pub mod support;
 pub mod support_csv;

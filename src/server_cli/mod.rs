@@ -10,6 +10,7 @@ mod keys;
 mod quickstart;
 mod resource_token;
 mod serve;
+mod simulate;
 
 use crate::cli::docs;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -52,6 +53,8 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Get this server's resource token from the contracts service of Ubuntu Pro, and store it
     GetResourceToken(resource_token::ResourceTokenArgs),
+    /// Try a rollout policy on a simulated fleet
+    Simulate(simulate::SimulateArgs),
     /// Ask a running server whether it is well; for container and service managers
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
@@ -73,6 +76,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => keys::run(args),
         Command::Bundle(args) => bundle::run(args),
         Command::GetResourceToken(args) => resource_token::run(args),
+        Command::Simulate(args) => simulate::run(args),
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {
             print!("{}", docs::completion(&mut Cli::command(), shell));

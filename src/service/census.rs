@@ -7,8 +7,9 @@
 //! Invariant: of many machines no counts older than [`Census::stale_after`] are given out.
 
 use super::{Core, ServiceError, coverage};
-use crate::db::DbError;
+use crate::db::filter::MachineFilter;
 use crate::db::reports::{self as rows, CensusRow};
+use crate::db::{DbError, Tx};
 use crate::domain::LabelKey;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
@@ -110,20 +111,37 @@ pub(super) async fn read(
     core: &Core,
     label: Option<&LabelKey>,
 ) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
+    let silence = silence(core);
+    patiently(core, async |tx: &Tx<'_>| {
+        rows::census(tx, silence, label).await
+    })
+    .await
+}
+
+/// The machines that a filter lets through, counted now. Kept counts know nothing of labels.
+pub(super) async fn of(core: &Core, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
+    patiently(core, async |tx: &Tx<'_>| rows::census_of(tx, filter).await).await
+}
+
+/// Counts in a transaction of its own and gives up when it takes too long.
+async fn patiently<T>(
+    core: &Core,
+    count: impl AsyncFnOnce(&Tx<'_>) -> Result<T, DbError>,
+) -> Result<T, DbError> {
     let mut conn = core.db.conn().await?;
     let work = async {
         let tx = conn.begin_read().await?;
-        let rows = rows::census(&tx, silence(core), label).await?;
+        let rows = count(&tx).await?;
         tx.commit().await?;
         Ok::<_, DbError>(rows)
     };
-    let Ok(rows) = tokio::time::timeout(PATIENCE, work).await else {
-        // The connection still waits for the answer; nobody else may get it.
-        conn.discard();
-        return Err(DbError::Unavailable(format!(
-            "the machines were not counted within {} s",
-            PATIENCE.as_secs()
-        )));
-    };
-    rows
+    if let Ok(rows) = tokio::time::timeout(PATIENCE, work).await {
+        return rows;
+    }
+    // The connection still waits for the answer; nobody else may get it.
+    conn.discard();
+    Err(DbError::Unavailable(format!(
+        "the machines were not counted within {} s",
+        PATIENCE.as_secs()
+    )))
 }

@@ -17,6 +17,7 @@ use crate::db::listen::Change;
 use crate::domain::token::MachineTokenKey;
 use crate::telemetry::Metrics;
 use std::sync::Arc;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// The parts of a running server.
@@ -52,6 +53,8 @@ pub struct Core {
     pub jobs: Runner,
     /// Indexes for other servers.
     pub indexes: Indexes,
+    /// Told when somebody asks this replica for a sync run, so that a leader need not wait until it looks.
+    pub sync_asked: Notify,
     /// Delivers events to webhooks.
     pub webhooks: Webhooks,
     /// Cancelled when the server is told to stop.

@@ -5,7 +5,7 @@ use crate::db::audit::{self, Actor, Entry};
 use crate::db::filter::{Exactly, MachineFilter};
 use crate::db::fleet::{self as rows, By, HistoryPlace, HistoryRow, MachineRow};
 use crate::db::listen::Change;
-use crate::db::{Conn, Tx, machines};
+use crate::db::{Conn, Run, Tx, machines};
 use crate::domain::kernel::{KernelVersion, check_flavour};
 use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, Selector, TierName};
 use crate::wire::admin::{
@@ -66,7 +66,7 @@ pub(super) struct Wanted<'q> {
 /// Turns words into codes and ids.
 pub(super) async fn filter(
     core: &Core,
-    conn: &Conn,
+    run: &impl Run,
     wanted: &Wanted<'_>,
 ) -> Result<MachineFilter, ServiceError> {
     if let Some(kernel) = wanted.kernel {
@@ -86,7 +86,20 @@ pub(super) async fn filter(
     };
     let all = Selector::default();
     let selector = wanted.selector.unwrap_or(&all);
-    Ok(MachineFilter::resolve(conn, &exactly, selector).await?)
+    Ok(MachineFilter::resolve(run, &exactly, selector).await?)
+}
+
+/// The machines that a selector means.
+pub(super) async fn selected(
+    core: &Core,
+    run: &impl Run,
+    selector: &Selector,
+) -> Result<MachineFilter, ServiceError> {
+    let wanted = Wanted {
+        selector: Some(selector),
+        ..Wanted::default()
+    };
+    filter(core, run, &wanted).await
 }
 
 /// The database id of a tier.
@@ -185,7 +198,7 @@ pub(super) async fn row(core: &Core, machine: MachineId) -> Result<MachineRow, S
         .ok_or_else(|| missing(machine))
 }
 
-fn missing(machine: MachineId) -> ServiceError {
+pub(super) fn missing(machine: MachineId) -> ServiceError {
     ServiceError::not_found("machine", machine)
 }
 

@@ -77,6 +77,7 @@ pub async fn release(core: &Core, actor: &Actor, id: i64) -> Result<IngestOutcom
         actor,
         source: &row.source,
         declared: Some(row.sha256),
+        size: Some(row.size),
         release: Some(id),
         staged: None,
     };

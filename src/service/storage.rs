@@ -325,6 +325,7 @@ async fn take_found(
         actor,
         source: "refresh",
         declared: None,
+        size: Some(size),
         release: None,
         staged: None,
     };

@@ -4,13 +4,14 @@
 //! more than the announced size, and its digest is compared before the caller sees success. A download may be
 //! redirected to another host, since the digest came from the server, but the token is not sent there.
 
-use super::error::{Error, NetworkFailure};
+use super::error::{Error, NetworkFailure, causes};
+use super::tls::Tls;
 use crate::domain::{MachineId, Sha256};
 use crate::wire::{
     InfoAnswer, LegacyError, PatchOffer, PingReport, Problem, RegisterAnswer, StatusDocument,
     UpdatesAnswer,
 };
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Url, redirect};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -28,8 +29,8 @@ const DOWNLOAD: Duration = Duration::from_mins(30);
 pub struct ConnectOptions {
     /// Address, `http` or `https`, with or without a path.
     pub server: String,
-    /// PEM certificates to trust for TLS instead of the system's.
-    pub ca: Option<Vec<u8>>,
+    /// Whom to believe, and what to show.
+    pub tls: Tls,
     /// Refuse to download patches without TLS.
     pub tls_patch_download: bool,
 }
@@ -47,22 +48,17 @@ impl ServerApi {
     /// Prepares to talk to a server; nothing is sent yet.
     pub fn new(options: &ConnectOptions) -> Result<Self, Error> {
         let base = parse_base(&options.server)?;
-        let certificates = match &options.ca {
-            Some(pem) => Some(read_certificates(pem)?),
-            None => None,
-        };
         let tls_only = options.tls_patch_download;
         let build = |policy: redirect::Policy, total: Duration| {
-            let mut builder = Client::builder()
+            let builder = Client::builder()
                 .user_agent(concat!("livepatch-client/", env!("CARGO_PKG_VERSION")))
                 .redirect(policy)
                 .connect_timeout(CONNECT)
                 .read_timeout(REQUEST)
                 .timeout(total);
-            if let Some(certificates) = &certificates {
-                builder = builder.tls_certs_only(certificates.iter().cloned());
-            }
-            builder
+            options
+                .tls
+                .apply(builder)
                 .build()
                 .map_err(|e| Error::Local(format!("cannot prepare TLS: {}", causes(&e))))
         };
@@ -243,21 +239,6 @@ fn parse_base(server: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-fn read_certificates(pem: &[u8]) -> Result<Vec<Certificate>, Error> {
-    let certificates = Certificate::from_pem_bundle(pem).map_err(|e| {
-        Error::Usage(format!(
-            "the file given with --ca cannot be read as PEM certificates: {}",
-            causes(&e)
-        ))
-    })?;
-    if certificates.is_empty() {
-        return Err(Error::Usage(
-            "the file given with --ca holds no PEM certificate".to_owned(),
-        ));
-    }
-    Ok(certificates)
-}
-
 /// Downloads may go elsewhere, a few times, but never from TLS to none.
 fn download_redirects(tls_only: bool) -> redirect::Policy {
     redirect::Policy::custom(move |attempt| {
@@ -415,25 +396,4 @@ fn write_failed(name: &str, error: &std::io::Error) -> Error {
     Error::Local(format!(
         "cannot write {name} to the state directory: {error}; is the disk full?"
     ))
-}
-
-/// The causes of an error below its first line, which only repeats the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let text = cause.to_string();
-        if causes.last() != Some(&text) {
-            causes.push(text);
-        }
-        source = cause.source();
-    }
-    if causes.is_empty() {
-        return if error.is_timeout() {
-            "no answer in time".to_owned()
-        } else {
-            "no answer".to_owned()
-        };
-    }
-    causes.join(": ")
 }

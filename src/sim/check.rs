@@ -391,12 +391,9 @@ pub fn identify(dir: &StateDir, given: &Given) -> Result<(ClientState, Facts), E
 
 /// The connection that a state asks for.
 pub fn connect(state: &ClientState) -> Result<ServerApi, Error> {
-    let read = |path: &std::path::PathBuf| {
-        std::fs::read(path).map_err(|e| file("read", path, format!("{e}; see --ca")))
-    };
     ServerApi::new(&ConnectOptions {
         server: state.server.clone(),
-        ca: state.settings.ca.as_ref().map(read).transpose()?,
+        tls: state.settings.tls_files().read()?,
         tls_patch_download: state.settings.tls_patch_download,
     })
 }

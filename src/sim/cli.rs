@@ -8,7 +8,11 @@ use super::facts::{Facts, Given};
 use super::fleet;
 use super::state::{ClientState, Settings, StateDir};
 use super::status::{self, Format};
+use super::tls::TlsFiles;
 use super::verify::Trust;
+use crate::domain::ParseError;
+use crate::domain::fault::{Fault, Harm};
+use crate::domain::policy::Share;
 use crate::domain::{Architecture, KernelVersion, MachineId};
 use crate::wire::Token;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -95,9 +99,8 @@ struct Enable {
     server: String,
     /// Token from the server's administrator; - reads it from standard input
     token: String,
-    /// PEM file with the certificates to trust for TLS, instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// Refuse to download patches without TLS
     #[arg(long)]
     tls_patch_download: bool,
@@ -169,12 +172,29 @@ struct Fleet {
     /// Write to this file how many check-ins of each machine were acknowledged and when the last of them was sent
     #[arg(long, value_name = "FILE")]
     ledger: Option<PathBuf>,
-    /// PEM file with the certificates to trust for TLS, instead of the system's
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    /// A patch fails on a share of the machines, e.g. patch=107.1,rate=0.02,state=apply-failed; may be given several times
+    #[arg(long, value_name = "SPEC")]
+    fail: Vec<Fault>,
+    /// A share of the machines that take a patch goes silent, e.g. patch=107.1,rate=0.01; may be given several times
+    #[arg(long, value_name = "SPEC", value_parser = crash)]
+    crash: Vec<Fault>,
+    /// Lose, repeat or delay this share of the requests
+    #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "5%")]
+    unstable_network: Option<Share>,
+    #[command(flatten)]
+    tls: TlsFiles,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t)]
     output: Output,
+}
+
+/// Reads a fault that silences machines.
+fn crash(text: &str) -> Result<Fault, ParseError> {
+    let fault: Fault = text.parse()?;
+    Ok(Fault {
+        harm: Harm::Crashes,
+        ..fault
+    })
 }
 
 impl Checking {
@@ -253,11 +273,14 @@ async fn enable(dir: StateDir, given: Given, args: Enable) -> Result<(), Error> 
         .map(absolute)
         .collect::<Result<Vec<_>, _>>()?;
     let how = args.checking.how(&certs)?;
+    let files = args.tls.absolute()?;
     let settings = Settings {
         kernel: given.kernel.clone(),
         architecture: given.architecture,
         build_date: given.build_date,
-        ca: args.ca.as_ref().map(absolute).transpose()?,
+        ca: files.ca.clone(),
+        tls_cert: files.tls_cert.clone(),
+        tls_key: files.tls_key.clone(),
         certs,
         tls_patch_download: args.tls_patch_download,
     };
@@ -270,11 +293,7 @@ async fn enable(dir: StateDir, given: Given, args: Enable) -> Result<(), Error> 
     }
     let api = ServerApi::new(&super::ConnectOptions {
         server: args.server.clone(),
-        ca: settings
-            .ca
-            .as_ref()
-            .map(|p| std::fs::read(p).map_err(|e| file("read", p, format!("{e}; see --ca"))))
-            .transpose()?,
+        tls: files.read()?,
         tls_patch_download: settings.tls_patch_download,
     })?;
     let facts = Facts::gather(&given)?;
@@ -348,13 +367,9 @@ async fn simulate(args: Fleet) -> Result<(), Error> {
         }
         None => fleet::Spread::built_in().map_err(Error::Local)?,
     };
-    let ca = args
-        .ca
-        .as_ref()
-        .map(|p| std::fs::read(p).map_err(|e| file("read", p, e)));
     let options = fleet::Options {
         server: args.server,
-        ca: ca.transpose()?,
+        tls: args.tls.read()?,
         token: read_token(args.token)?,
         machines: args.machines,
         seed: args.seed,
@@ -365,6 +380,8 @@ async fn simulate(args: Fleet) -> Result<(), Error> {
         downloads: args.downloads,
         tokens: args.tokens,
         ledger: args.ledger,
+        faults: args.fail.into_iter().chain(args.crash).collect(),
+        unstable: args.unstable_network.unwrap_or(Share::NONE),
     };
     let summary = fleet::run(&options, &on_signal()?, |line| say(&line)).await?;
     match args.output {

@@ -123,6 +123,27 @@ impl Error {
     }
 }
 
+/// The causes of an error below its first line, which only repeats the URL.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    let mut causes = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if causes.last() != Some(&text) {
+            causes.push(text);
+        }
+        source = cause.source();
+    }
+    if causes.is_empty() {
+        return if error.is_timeout() {
+            "no answer in time".to_owned()
+        } else {
+            "no answer".to_owned()
+        };
+    }
+    causes.join(": ")
+}
+
 /// A failure on a file: what, which, why.
 pub(super) fn file(doing: &str, path: &std::path::Path, why: impl std::fmt::Display) -> Error {
     Error::Local(format!("cannot {doing} {}: {why}", path.display()))

@@ -14,6 +14,7 @@ pub mod fleet;
 pub mod insert;
 pub mod state;
 pub mod status;
+pub mod tls;
 pub mod verify;
 
 pub use api::{ConnectOptions, ServerApi};

@@ -4,6 +4,7 @@
 //! (written beside, synced, renamed), so that a crash leaves the old or the new one.
 
 use super::error::{Error, file};
+use super::tls::TlsFiles;
 use crate::domain::Fix;
 use crate::domain::{
     Architecture, KernelSupport, KernelVersion, MachineId, MachineState, PatchVersion, Sha256,
@@ -78,12 +79,29 @@ pub struct Settings {
     /// PEM file with the certificates for TLS.
     #[serde(default)]
     pub ca: Option<PathBuf>,
+    /// PEM file with the certificate to show.
+    #[serde(default)]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with its key.
+    #[serde(default)]
+    pub tls_key: Option<PathBuf>,
     /// Certificates that patches must be signed with.
     #[serde(default)]
     pub certs: Vec<PathBuf>,
     /// Refuse patch downloads without TLS.
     #[serde(default)]
     pub tls_patch_download: bool,
+}
+
+impl Settings {
+    /// The files for TLS.
+    pub fn tls_files(&self) -> TlsFiles {
+        TlsFiles {
+            ca: self.ca.clone(),
+            tls_cert: self.tls_cert.clone(),
+            tls_key: self.tls_key.clone(),
+        }
+    }
 }
 
 /// A verified patch that is kept, and what became of it.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How often the leader looks whether somebody asked.
+/// How often the leader looks whether somebody asked another replica.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Runs what is due and what is asked for, until `stopping`. The caller drops it when it does not lead any more.
@@ -30,6 +30,7 @@ pub async fn schedule(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken
         }
         tokio::select! {
             () = stopping.cancelled() => return,
+            () = core.sync_asked.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
     }

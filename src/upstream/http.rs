@@ -5,11 +5,11 @@
 //! comes more slowly than [`SLOWEST`] is given up.
 
 use super::UpstreamError;
-use crate::config::Proxy;
+use super::tls::TlsFiles;
+use crate::config::{PatchSync, Proxy};
 use bytes::Bytes;
-use reqwest::{Certificate, ClientBuilder, NoProxy, Response, Url, redirect};
+use reqwest::{ClientBuilder, NoProxy, Response, Url, redirect};
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How long making a connection may take.
@@ -36,14 +36,9 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// A client that trusts the authorities in `ca` (PEM) besides the system's, goes through `proxy` if that is enabled, and
-    /// waits at most `patience` for an answer to begin. `ca_key` is the configuration key of `ca`, for errors.
-    pub fn new(
-        ca: Option<&Path>,
-        ca_key: &str,
-        proxy: &Proxy,
-        patience: Duration,
-    ) -> Result<Self, UpstreamError> {
+    /// The client for the upstream server: with the authorities and the certificate that are configured for it, following
+    /// redirects within it only.
+    pub fn upstream(config: &PatchSync) -> Result<Self, UpstreamError> {
         let same_server = redirect::Policy::custom(|attempt| {
             let from = attempt.previous().last().map(Url::origin);
             if from.as_ref() != Some(&attempt.url().origin()) {
@@ -54,15 +49,16 @@ impl Http {
                 attempt.follow()
             }
         });
-        Self::with(ca, ca_key, proxy, patience, |client| {
+        let files = TlsFiles::of_upstream(config);
+        Self::with(&files, &config.proxy, config.stall_timeout, |client| {
             client.redirect(same_server)
         })
     }
 
-    /// The same, where `adapt` says which redirects are followed, and whatever else is not common to all.
+    /// A client with TLS as these files say, that goes through `proxy` if that is enabled, and waits at most `patience` for
+    /// an answer to begin. `adapt` says which redirects are followed, and whatever else is not common to all.
     pub(super) fn with(
-        ca: Option<&Path>,
-        ca_key: &str,
+        files: &TlsFiles<'_>,
         proxy: &Proxy,
         patience: Duration,
         adapt: impl FnOnce(ClientBuilder) -> ClientBuilder,
@@ -100,16 +96,7 @@ impl Http {
                 builder = builder.proxy(made.no_proxy(except.clone()));
             }
         }
-        if let Some(path) = ca {
-            let wrong =
-                |why: String| UpstreamError::Local(format!("{ca_key}: {}: {why}", path.display()));
-            let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|e| wrong(chain(&e)))?;
-            if certificates.is_empty() {
-                return Err(wrong("there is no PEM certificate in it".to_owned()));
-            }
-            builder = builder.tls_certs_merge(certificates);
-        }
+        builder = files.apply(builder)?;
         let client = builder
             .build()
             .map_err(|e| UpstreamError::Local(format!("no HTTP client: {}", chain(&e))))?;
@@ -311,7 +298,7 @@ impl Pace {
 }
 
 /// An error with its causes, which reqwest leaves out of `Display`.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -348,9 +335,13 @@ mod tests {
             http: Secret::new("http://user:hunter2@proxy:3128"),
             ..Proxy::default()
         };
-        let http = Http::new(None, "ca", &proxy, Duration::from_secs(1))
-            .unwrap()
-            .hiding("lpy_token");
+        let through = |proxy: Proxy| {
+            Http::upstream(&PatchSync {
+                proxy,
+                ..PatchSync::default()
+            })
+        };
+        let http = through(proxy).unwrap().hiding("lpy_token");
         let told = http.hide("tunnel to http://user:hunter2@proxy:3128 with lpy_token and hunter2");
         assert!(
             !told.contains("hunter2") && !told.contains("lpy_token"),
@@ -361,7 +352,7 @@ mod tests {
             https: Secret::new("ftp://user:hunter2@proxy"),
             ..Proxy::default()
         };
-        let error = Http::new(None, "ca", &wrong, Duration::from_secs(1)).unwrap_err();
+        let error = through(wrong).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("patch-sync.proxy.https") && !text.contains("hunter2"),

@@ -14,6 +14,7 @@ mod downloader_list;
 mod downloader_run;
 pub mod http;
 mod peer;
+mod tls;
 pub mod volume;
 pub mod webhook;
 

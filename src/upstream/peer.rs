@@ -59,14 +59,8 @@ impl Peer {
                 .map_err(|e| wrong("patch-sync.upstream-key", format!("{e}")))?;
             trusted.push(key);
         }
-        let http = Http::new(
-            config.upstream_ca.as_deref(),
-            "patch-sync.upstream-ca",
-            &config.proxy,
-            config.stall_timeout,
-        )?;
         Ok(Self {
-            http: http.hiding(config.token.expose()),
+            http: Http::upstream(config)?.hiding(config.token.expose()),
             base,
             token: config.token.clone(),
             trusted,

@@ -8,6 +8,7 @@
 use super::UpstreamError;
 use super::address::{Guard, NOT_PUBLIC, is_public};
 use super::http::{Http, proxy_url};
+use super::tls::TlsFiles;
 use crate::config::{Proxy, Webhooks};
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{StatusCode, Url, redirect};
@@ -59,8 +60,8 @@ impl Sender {
             private: config.allow_private_addresses,
             except: except.collect(),
         };
-        let ca = config.ca.as_deref();
-        let http = Http::with(ca, "webhooks.ca", proxy, config.timeout, |client| {
+        let files = TlsFiles::authority("webhooks.ca", config.ca.as_deref());
+        let http = Http::with(&files, proxy, config.timeout, |client| {
             client
                 .redirect(redirect::Policy::none())
                 .dns_resolver(std::sync::Arc::new(guard.clone()))
@@ -138,6 +139,13 @@ impl Sender {
     }
 }
 
+/// Scheme, host and port of a webhook's URL: what of it everybody may know.
+pub fn origin(url: &str) -> String {
+    url.parse::<Url>()
+        .map(|url| url.origin().ascii_serialization())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,6 +197,19 @@ mod tests {
             free.check(&format!("https://h/{}", "a".repeat(2000)))
                 .is_err()
         );
+    }
+
+    #[test]
+    fn what_follows_the_host_is_not_for_everybody() {
+        for (url, shown) in [
+            (
+                "https://hooks.example/services/T0/B0/key?token=x",
+                "https://hooks.example",
+            ),
+            ("http://[::1]:8080/a", "http://[::1]:8080"),
+        ] {
+            assert_eq!(origin(url), shown);
+        }
     }
 
     #[test]

@@ -230,6 +230,27 @@ pub const SAMPLES: &[Sample] = &[
         "machine.move",
     ),
     change(
+        "machines.move-selected",
+        ("POST", "/machines/move"),
+        Some(r#"{"selector":"kernel=5.15*","tier":"edge","reason":"a canary rack"}"#),
+        Role::Operator,
+        "machine.move",
+    ),
+    change(
+        "machines.label",
+        ("PATCH", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/labels"),
+        Some(r#"{"set":{"rack":"r1"},"remove":["old"],"reason":"moved"}"#),
+        Role::Operator,
+        "machine.label",
+    ),
+    change(
+        "machines.label-selected",
+        ("POST", "/machines/label"),
+        Some(r#"{"selector":"rack=r1","set":{"rack":"r2"},"reason":"renamed"}"#),
+        Role::Operator,
+        "machine.label",
+    ),
+    change(
         "machines.revoke",
         ("POST", "/machines/0f1e2d3c4b5a69788796a5b4c3d2e1f0/revoke"),
         Some(r#"{"reason":"stolen"}"#),
@@ -433,6 +454,56 @@ pub const SAMPLES: &[Sample] = &[
         Role::Operator,
         "sync.reset",
     ),
+    read("webhooks.list", "/webhooks"),
+    change(
+        "webhooks.create",
+        ("POST", "/webhooks"),
+        Some(
+            r#"{"name":"fresh","url":"https://hooks.example/a?b=c","events":["patch.*","sync.failed"]}"#,
+        ),
+        Role::Admin,
+        "webhook.add",
+    ),
+    read(
+        "webhook-deliveries.list",
+        "/webhook-deliveries?webhook=hook&state=dead",
+    ),
+    read("webhook-deliveries.show", "/webhook-deliveries/1"),
+    change(
+        "webhooks.retry",
+        ("POST", "/webhooks/hook/retry"),
+        Some(r#"{"deliveries":[1]}"#),
+        Role::Operator,
+        "webhook.retry",
+    ),
+    change(
+        "webhooks.test",
+        ("POST", "/webhooks/hook/test"),
+        None,
+        Role::Admin,
+        "webhook.test",
+    ),
+    change(
+        "webhooks.disable",
+        ("POST", "/webhooks/hook/disable"),
+        None,
+        Role::Admin,
+        "webhook.disable",
+    ),
+    change(
+        "webhooks.enable",
+        ("POST", "/webhooks/hook/enable"),
+        None,
+        Role::Admin,
+        "webhook.enable",
+    ),
+    change(
+        "webhooks.remove",
+        ("DELETE", "/webhooks/hook"),
+        None,
+        Role::Admin,
+        "webhook.remove",
+    ),
     read("jobs.list", "/jobs"),
     read("jobs.show", "/jobs/1"),
     // Last, because it ends the session that the others use.
@@ -481,6 +552,16 @@ pub async fn seed(test: &TestAdmin) {
         "insert into rollouts (patch_id, tier_id, flavour, state, requested_by)
             select p.id, t.id, 'f' || n, (array[1, 2, 4, 2, 2])[n], 'somebody'
             from patches p, tiers t, generate_series(1, 5) n where t.name = 'edge' order by n",
+    )
+    .await
+    .unwrap();
+    // A webhook, and an event that did not reach it.
+    rows.batch_execute(
+        r#"insert into webhooks (name, url, secret, created_by) values ('hook', 'https://hooks.example/', 'whsec_QUFB', 'admin');
+         insert into outbox (kind, body)
+            values ('webhook.test', '{"type":"webhook.test","timestamp":"2026-01-01T00:00:00Z","data":{"webhook":"hook","actor":"admin"}}');
+         insert into deliveries (event_id, webhook_id, state, attempts, last_error, tried_at, ended_at)
+            select o.id, w.id, 'dead', 1, 'it answers 500', now(), now() from outbox o, webhooks w"#,
     )
     .await
     .unwrap();

@@ -1,6 +1,7 @@
 //! What only S3 has: addresses, TLS, credentials, presigned URLs, and servers that misbehave.
 
 use crate::blob::{Bench, logged, noise, payload};
+use crate::support::pki::{Authority, Request};
 use crate::support::s3::{
     KEY, SECRET, Server, answer, bucket, false_server, service, settings, unique,
 };
@@ -9,13 +10,6 @@ use futures_util::TryStreamExt as _;
 use livepatch_onprem::blob::{BlobError, PutOutcome, Store};
 use livepatch_onprem::config::{Database, PatchStorage};
 use livepatch_onprem::domain::Secret;
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,41 +17,14 @@ async fn open(config: &PatchStorage) -> Store {
     Store::open(config, &Database::default()).await.unwrap()
 }
 
-/// A certificate for 127.0.0.1 that signs itself, and its key, as files in `folder`.
-pub(crate) fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
-    let key = PKey::from_rsa(openssl::rsa::Rsa::generate(2048).unwrap()).unwrap();
-    let mut name = X509NameBuilder::new().unwrap();
-    name.append_entry_by_text("CN", "test authority").unwrap();
-    let name = name.build();
-    let mut cert = X509::builder().unwrap();
-    cert.set_version(2).unwrap();
-    let serial = BigNum::from_u32(1).unwrap().to_asn1_integer().unwrap();
-    cert.set_serial_number(&serial).unwrap();
-    cert.set_subject_name(&name).unwrap();
-    cert.set_issuer_name(&name).unwrap();
-    cert.set_pubkey(&key).unwrap();
-    let now = Asn1Time::days_from_now(0).unwrap();
-    let end = Asn1Time::days_from_now(1).unwrap();
-    cert.set_not_before(&now).unwrap();
-    cert.set_not_after(&end).unwrap();
-    let ca = BasicConstraints::new().critical().ca().build().unwrap();
-    cert.append_extension(ca).unwrap();
-    let alternative = SubjectAlternativeName::new()
-        .ip("127.0.0.1")
-        .build(&cert.x509v3_context(None, None))
-        .unwrap();
-    cert.append_extension(alternative).unwrap();
-    cert.sign(&key, MessageDigest::sha256()).unwrap();
-    let paths = (folder.join("cert.pem"), folder.join("key.pem"));
-    std::fs::write(&paths.0, cert.build().to_pem().unwrap()).unwrap();
-    std::fs::write(&paths.1, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
-    paths
-}
-
 #[tokio::test]
 async fn tls_is_verified_against_the_configured_authority() {
     let folder = tempfile::tempdir().unwrap();
-    let (cert, key) = certificate(folder.path());
+    let authority = Authority::new("an authority");
+    let ca = authority.file(folder.path(), "ca.pem");
+    let (cert, key) = authority
+        .issue(&Request::default())
+        .files(folder.path(), "s3");
     std::fs::create_dir_all(folder.path().join("served/patches")).unwrap();
     let server = Server::tls(&folder.path().join("served"), &cert, &key);
     let bytes = noise(100_000, 1);
@@ -68,7 +35,7 @@ async fn tls_is_verified_against_the_configured_authority() {
     assert!(error.is_transient(), "{error}");
     assert!(error.to_string().contains("certificate"), "{error}");
 
-    config.s3.ca = Some(cert.clone());
+    config.s3.ca = Some(ca);
     let store = open(&config).await;
     store.health().await.unwrap();
     store.put(&key, bytes.clone().into(), expect).await.unwrap();
@@ -83,7 +50,7 @@ async fn tls_is_verified_against_the_configured_authority() {
     config.s3.secure = false;
     open(&config).await.health().await.unwrap_err();
 
-    config.s3.ca = Some(folder.path().join("key.pem"));
+    config.s3.ca = Some(folder.path().join("s3.key"));
     let error = Store::open(&config, &Database::default())
         .await
         .unwrap_err();

@@ -112,6 +112,19 @@ fn wrong_arguments_are_refused_before_anything_is_sent() {
         ),
         ("machine show 1234", "32 hexadecimal digits"),
         ("machine list --limit 5000", "1 to 1000"),
+        ("machine list -l rack=r1,rack=r2", "cannot both be met"),
+        ("machine list -l rack=r1,", "comma"),
+        ("machine move beta", "<ID"),
+        (
+            "machine move 0f1e2d3c4b5a69788796a5b4c3d2e1f0 beta -l a=b",
+            "cannot be used with",
+        ),
+        ("machine label", "required"),
+        (
+            "report patch-health stable 107.1 -l arch=vax",
+            "architecture",
+        ),
+        ("auth-token a stable --label kernel=x", "meaning of its own"),
         ("machine list --all --limit 5", "cannot be used with"),
         ("machine list --state broken", "apply-failed"),
         ("report machines stable 107.1 broken", "apply-failed"),
@@ -120,6 +133,12 @@ fn wrong_arguments_are_refused_before_anything_is_sent() {
         ("--url ftp://h tier list", "http://HOST"),
         ("--url http://u:p@h tier list", "credentials"),
         ("admin add x --role root", "viewer, operator, admin"),
+        ("webhook add ops", "<URL>"),
+        ("webhook add ops https://h/ --event patch", "patch.promoted"),
+        (
+            "webhook deliveries --state broken",
+            "pending, delivered or dead",
+        ),
         ("nonsense", "unrecognized subcommand"),
     ] {
         let words = std::iter::once("livepatch-admin").chain(line.split(' '));
@@ -132,6 +151,8 @@ fn wrong_arguments_are_refused_before_anything_is_sent() {
         "auth-token list",
         "auth-token revoke my-token",
         "auth-token create list stable",
+        "webhook add ops https://h/ --event patch.* --event sync.failed",
+        "webhook retry ops 1 2",
         "tier list -o json",
         "-y tier delete lab --move-to stable",
         "capture start --address ::1 --machine 0f1e2d3c4b5a69788796a5b4c3d2e1f0",

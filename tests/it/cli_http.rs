@@ -12,10 +12,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
 #[derive(Debug, Clone)]
-struct Seen {
-    line: String,
-    headers: HeaderMap,
-    body: Bytes,
+pub struct Seen {
+    pub line: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 type Answers = Arc<dyn Fn(&str, &Bytes) -> Response + Send + Sync>;
@@ -43,15 +43,15 @@ async fn handle(
 }
 
 /// The server, and a place for the program's session file.
-struct Scene {
+pub struct Scene {
     url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    pub seen: Arc<Mutex<Vec<Seen>>>,
     dir: tempfile::TempDir,
     _runtime: tokio::runtime::Runtime,
 }
 
 impl Scene {
-    fn new(answers: impl Fn(&str, &Bytes) -> Response + Send + Sync + 'static) -> Self {
+    pub fn new(answers: impl Fn(&str, &Bytes) -> Response + Send + Sync + 'static) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -93,14 +93,14 @@ impl Scene {
     }
 
     /// Runs with name and password from the environment, so that no login is needed.
-    fn run(&self, args: &[&str]) -> Output {
+    pub fn run(&self, args: &[&str]) -> Output {
         self.command(args)
             .env("LIVEPATCH_ADMIN_AUTH", "admin:s3cret")
             .output()
             .unwrap()
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.seen
             .lock()
             .unwrap()
@@ -123,7 +123,7 @@ async fn serve(listener: tokio::net::TcpListener, router: Router) {
     }
 }
 
-fn json(status: u16, body: impl Into<String>) -> Response {
+pub fn json(status: u16, body: impl Into<String>) -> Response {
     (
         StatusCode::from_u16(status).unwrap(),
         [(header::CONTENT_TYPE, "application/json")],
@@ -139,18 +139,18 @@ fn problem(status: u16, detail: &str) -> Response {
     json(status, body)
 }
 
-fn fixture(name: &str) -> String {
+pub fn fixture(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures/admin")
         .join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn err(output: &Output) -> String {
+pub fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 

@@ -82,8 +82,14 @@ fn requests_are_frozen_and_refuse_unknown_keys() {
     request::<SyncConfirm>("sync-confirm");
     request::<AuthTokenCreate>("auth-token-create");
     request::<SyncTokenCreate>("sync-token-create");
+    let hook: WebhookCreate = request("webhook-create");
+    assert!(!format!("{hook:?}").contains("canary"));
+    request::<WebhookRetry>("webhook-retry");
     request::<MachineMove>("machine-move");
     request::<MachineRevoke>("machine-revoke");
+    request::<MachineLabel>("machine-label");
+    request::<SelectedLabel>("selected-label");
+    request::<SelectedMove>("selected-move");
     request::<CaptureStart>("capture-start");
 }
 
@@ -110,6 +116,10 @@ fn queries_refuse_unknown_keys() {
         (
             "audit",
             serde_json::from_str::<AuditQuery>(r#"{"x":"1"}"#).is_err(),
+        ),
+        (
+            "deliveries",
+            serde_json::from_str::<WebhookDeliveryQuery>(r#"{"x":"1"}"#).is_err(),
         ),
         (
             "tier delete",
@@ -182,12 +192,28 @@ fn what_comes_from_upstream() {
 }
 
 #[test]
+fn webhooks_and_deliveries() {
+    answer::<Page<Webhook>>("webhooks");
+    let created: WebhookCreated = answer("webhook-created");
+    assert_eq!(created.show(&view(true)), "whsec_abc");
+    assert!(!format!("{created:?}").contains("whsec_abc"));
+    answer::<WebhookDelivery>("webhook-delivery");
+    answer::<Page<WebhookDelivery>>("webhook-deliveries");
+    answer::<WebhookRetried>("webhook-retried");
+}
+
+#[test]
 fn tokens_and_machines() {
     let created: AuthTokenCreated = answer("auth-token-created");
     assert_eq!(created.show(&view(true)), "lpa_abc");
     assert!(!format!("{created:?}").contains("lpa_abc"));
     answer::<Page<AuthTokenEntry>>("auth-tokens");
     answer::<Machine>("machine");
+    answer::<LabelOutcome>("label-outcome");
+    answer::<LabelOutcome>("label-outcome-dry");
+    answer::<MoveOutcome>("move-outcome");
+    answer::<MoveOutcome>("move-outcome-dry");
+    answer::<MoveOutcome>("move-outcome-none");
     let machines: Page<Machine> = answer("machines");
     insta::assert_snapshot!("machines-on-a-terminal", machines.show(&view(true)));
     answer::<Page<HistoryEntry>>("history");

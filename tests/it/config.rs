@@ -88,6 +88,8 @@ fn every_key_is_accepted_from_file_and_environment_with_canonicals_default() {
         let beside = match key.name {
             "patch-storage.s3-access-key" => "patch-storage.s3-secret-key: x\n",
             "patch-storage.s3-secret-key" => "patch-storage.s3-access-key: x\n",
+            "patch-sync.upstream-tls-certificate" => "patch-sync.upstream-tls-key: x\n",
+            "patch-sync.upstream-tls-key" => "patch-sync.upstream-tls-certificate: x\n",
             "server.tls.certificate" => "server.tls.key: x\n",
             "server.tls.key" => "server.tls.certificate: x\n",
             "server.tls.client-ca" => "server.tls.certificate: x\nserver.tls.key: x\n",
@@ -363,6 +365,8 @@ fn contradictions_are_refused_with_what_to_do() {
         "server: {concurrency-limit: 0, max-connections: 0}",
         "server.max-connections: 10",
         "server.log-level: inof",
+        "patch-sync.upstream-tls-certificate: /c.pem",
+        "patch-sync.upstream-tls-key: /c.key",
         "server.tls.certificate: /s.pem",
         "server.tls.key: /s.key",
         "server.tls: {client-ca: /ca.pem}",

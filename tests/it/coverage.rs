@@ -380,7 +380,7 @@ async fn the_commands_show_it_and_write_csv() {
     .await
     .unwrap();
     let (exit, csv) = server
-        .command(&["rollout", "reach", &version, "--all", "--csv"])
+        .said(&["rollout", "reach", &version, "--all", "--csv"])
         .await;
     assert_eq!(exit, 0, "{csv}");
     let lines: Vec<&str> = csv.lines().collect();
@@ -395,27 +395,27 @@ async fn the_commands_show_it_and_write_csv() {
     assert!(lines[1].starts_with(&hostile), "{}", lines[1]);
     assert!(lines[1].ends_with(",,false"), "{}", lines[1]);
     let (exit, told) = server
-        .command(&["rollout", "reach", &version, "--limit", "1"])
+        .said(&["rollout", "reach", &version, "--limit", "1"])
         .await;
     assert!(
         exit == 0 && told.contains("1002") && told.contains("There are more"),
         "{told}"
     );
-    let (exit, told) = server.command(&["coverage", "--by", "kernel"]).await;
+    let (exit, told) = server.said(&["coverage", "--by", "kernel"]).await;
     assert!(exit == 0 && told.contains(KERNEL), "{told}");
-    let (exit, told) = server.command(&["coverage", "horizon"]).await;
+    let (exit, told) = server.said(&["coverage", "horizon"]).await;
     assert!(exit == 0 && told.contains("Within 90 days"), "{told}");
-    let (exit, told) = server.command(&["coverage", "--by", "moon"]).await;
+    let (exit, told) = server.said(&["coverage", "--by", "moon"]).await;
     assert!(exit == 2 && told.contains("label=KEY expected"), "{told}");
     // What is listed can be imported again; a changed line is shown.
-    let (exit, csv) = server.command(&["kernels", "list", "--csv"]).await;
+    let (exit, csv) = server.said(&["kernels", "list", "--csv"]).await;
     assert_eq!(exit, 0, "{csv}");
     let file = server.folder.path().join("kernels.csv");
     let import = async |csv: &str, options: &[&str]| {
         std::fs::write(&file, csv).unwrap();
         let mut args = vec!["kernels", "import", file.to_str().unwrap()];
         args.extend(options);
-        server.command(&args).await
+        server.said(&args).await
     };
     let (exit, told) = import(&csv, &["--yes"]).await;
     assert!(exit == 0 && told.contains("nothing changes"), "{told}");

@@ -4,8 +4,10 @@
 use crate::support::kmod;
 use crate::support::server::TestServer;
 use livepatch_onprem::domain::MachineId;
+use livepatch_onprem::domain::policy::Share;
 use livepatch_onprem::sim::error::Error;
 use livepatch_onprem::sim::fleet::{self, Options, Spread, Summary};
+use livepatch_onprem::sim::tls::Tls;
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 fn options(server: &TestServer, token: &str, machines: u32) -> Options {
     Options {
         server: server.url.clone(),
-        ca: None,
+        tls: Tls::default(),
         token: token.to_owned(),
         machines,
         seed: 1,
@@ -27,6 +29,8 @@ fn options(server: &TestServer, token: &str, machines: u32) -> Options {
         downloads: false,
         tokens: None,
         ledger: None,
+        faults: Vec::new(),
+        unstable: Share::NONE,
     }
 }
 
@@ -277,4 +281,34 @@ async fn ctrl_c_prints_what_came_of_it_so_far() {
     assert!(summary["ok"].as_u64().unwrap() > 50, "{summary}");
     assert_eq!(summary["errors"], serde_json::json!({}), "{summary}");
     assert!(summary["latency-ms"]["p99.9"].as_f64().unwrap() > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_strike_a_share_of_the_machines() {
+    let server = TestServer::with_two_patches().await;
+    let token = server.token("fleet", "edge").await;
+    let faulty = Options {
+        faults: vec![
+            "patch=107.1,rate=20%,state=apply-failed".parse().unwrap(),
+            "patch=107.1,rate=50%,state=crash".parse().unwrap(),
+        ],
+        unstable: Share::percent(10),
+        ..options(&server, &token, 40)
+    };
+    let summary = run(&faulty).await.unwrap();
+    let version = "107.1".parse().unwrap();
+    let struck = |fault: usize| {
+        (0..40)
+            .filter(|n| faulty.faults[fault].strikes(version, &fleet::id(1, *n)))
+            .count() as u64
+    };
+    // A machine that both would strike fails, and does not go silent.
+    assert!((1..=struck(0)).contains(&summary.failures), "{summary:?}");
+    assert!((1..=struck(1)).contains(&summary.crashed), "{summary:?}");
+    assert!(summary.lost > 0 && summary.errors.is_empty(), "{summary:?}");
+    let failed = count(&server, "select count(*) from machines where state = 2").await;
+    assert!(
+        failed > 0 && failed.unsigned_abs() <= summary.failures,
+        "{failed}"
+    );
 }

@@ -1,10 +1,10 @@
 //! The way to another server: redirects, tokens, silence, certificates, proxies, keys, and the report that goes up.
 
-use crate::blob_s3::certificate;
 use crate::peer_attacks::{Site, newest};
 use crate::support::front::{Asked, Do, Got};
-use crate::support::s3;
+use crate::support::pki::{self, Authority};
 use jiff::Timestamp;
+use livepatch_onprem::config::ClientAuth;
 use livepatch_onprem::domain::Secret;
 use livepatch_onprem::index::IntakeFilter;
 use livepatch_onprem::service::peer::keys;
@@ -108,27 +108,69 @@ async fn who_sends_a_byte_a_second_or_nothing_is_given_up() {
 async fn certificates_are_checked_and_a_custom_authority_is_taken() {
     let mut site = Site::new().await;
     let folder = tempfile::tempdir().unwrap();
-    let (trusted, key) = certificate(folder.path());
-    let other = tempfile::tempdir().unwrap();
-    let (stranger, _) = certificate(other.path());
-    let store = tempfile::tempdir().unwrap();
-    let server = s3::Server::tls(store.path(), &trusted, &key);
-    site.config.upstream_url = server.url.clone();
-    for ca in [None, Some(stranger)] {
-        site.config.upstream_ca = ca;
-        let error = site.list().await.unwrap_err();
-        assert_eq!(error.code(), "unreachable");
-        assert!(error.to_string().contains("certificate"), "{error}");
+    let authority = Authority::new("an authority");
+    let ca = authority.file(folder.path(), "ca.pem");
+    let behind = site.server.address();
+    for (front, refused) in pki::fronts(&authority, behind).await {
+        site.config.upstream_url = format!("https://{front}");
+        site.config.upstream_ca = Some(ca.clone());
+        let listed = site.list().await;
+        match refused {
+            None => {
+                listed.unwrap();
+                // Without its authority it is a stranger too.
+                site.config.upstream_ca = None;
+                let error = site.list().await.unwrap_err();
+                assert_eq!(error.code(), "unreachable");
+                assert!(error.to_string().contains("certificate"), "{error}");
+            }
+            Some(why) => {
+                let error = listed.unwrap_err();
+                assert_eq!(error.code(), "unreachable");
+                assert!(error.to_string().contains(why), "{why}: {error}");
+            }
+        }
     }
-    // With its own authority the connection stands, and what answers is no server of this kind.
-    site.config.upstream_ca = Some(trusted);
-    let error = site.list().await.unwrap_err();
-    assert!(!error.to_string().contains("certificate"), "{error}");
-    assert_ne!(error.code(), "unreachable", "{error}");
     site.config.upstream_ca = Some(folder.path().join("missing.pem"));
     let error = Peer::new(&site.config, Vec::new()).unwrap_err();
     assert!(
         error.to_string().contains("patch-sync.upstream-ca"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_is_shown_one() {
+    let mut site = Site::new().await;
+    let pki = pki::Pki::new();
+    let folder = pki.folder.path();
+    let servers = Authority::new("servers");
+    let ca = servers.file(folder, "servers.pem");
+    let asking = site
+        .server
+        .beside(|config| {
+            let mut tls = pki.config();
+            tls.client_ca = Some(ca);
+            tls.client_auth = ClientAuth::Required;
+            config.server.tls = Some(tls);
+        })
+        .await;
+    site.config.upstream_url = asking.url.clone();
+    site.config.upstream_ca = Some(pki.authority.file(folder, "ca.pem"));
+    let error = site.list().await.unwrap_err();
+    assert_eq!(error.code(), "unreachable");
+    let request = pki::Request {
+        client: true,
+        ..pki::Request::default()
+    };
+    let (certificate, key) = servers.issue(&request).files(folder, "below");
+    site.config.upstream_tls_certificate = Some(certificate.clone());
+    site.config.upstream_tls_key = Some(key);
+    site.list().await.unwrap();
+    site.config.upstream_tls_key = Some(certificate);
+    let error = Peer::new(&site.config, Vec::new()).unwrap_err();
+    assert!(
+        error.to_string().contains("patch-sync.upstream-tls-key"),
         "{error}"
     );
 }

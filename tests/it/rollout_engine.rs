@@ -262,9 +262,11 @@ fn a_healthy_rollout_walks_through_its_phases() {
         [widen(probe, false)]
     );
     assert_eq!(rollout.look(health(100, 49, 0, 0), start + hours(1)), []);
+    // Enough have reported, but of the others it is not known yet whether they fell silent.
+    assert_eq!(rollout.look(health(100, 60, 0, 0), start + hours(1)), []);
     let tenth = threshold(Share::percent(10));
     assert_eq!(
-        rollout.look(health(100, 50, 0, 0), start + hours(2)),
+        rollout.look(health(100, 100, 0, 0), start + hours(2)),
         [widen(tenth, true)]
     );
     // Four hours at 10%, then 50% at once, for a day.

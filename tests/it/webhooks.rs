@@ -5,7 +5,11 @@ use crate::support::intake::{content, file_name, trusting};
 use crate::support::kmod;
 use livepatch_onprem::db::outbox;
 use livepatch_onprem::domain::EventKind;
+use livepatch_onprem::wire::event::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// A server with a patch, and webhooks that want: everything, patches, quarantine; and one that is switched off.
 async fn stocked() -> TestAdmin {
@@ -243,4 +247,41 @@ async fn each_kind_and_each_group_chooses() {
         }
     }
     assert_eq!(count(&test, "outbox").await, 0);
+}
+
+/// The text of the page that describes events to receivers.
+fn page() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(root.join("docs/reference/events.md")).unwrap()
+}
+
+/// The golden file is read as this type, comes out of it unchanged, and stands in the page.
+fn frozen<T: Serialize + DeserializeOwned>(name: &str) {
+    let path = format!(
+        "{}/tests/fixtures/events/{name}.json",
+        env!("CARGO_MANIFEST_DIR")
+    );
+    let text = std::fs::read_to_string(path).unwrap();
+    let event: Event<T> = serde_json::from_str(&text).unwrap();
+    assert_eq!(event.kind.as_str(), name);
+    let file: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(serde_json::to_value(&event).unwrap(), file, "{name}");
+    assert!(page().contains(&text), "{name} is not in the page as it is");
+}
+
+#[test]
+fn what_is_sent_is_frozen_and_described() {
+    frozen::<PatchArrived>("patch.arrived");
+    frozen::<PatchPromoted>("patch.promoted");
+    frozen::<PatchStopped>("patch.blocked");
+    frozen::<PayloadQuarantined>("payload.quarantined");
+    frozen::<RolloutChanged>("rollout.halted");
+    frozen::<SyncCompleted>("sync.completed");
+    frozen::<SyncStopped>("sync.failed");
+    frozen::<WebhookTest>("webhook.test");
+    let page = page();
+    for kind in EventKind::ALL {
+        let line = format!("| `{kind}` | {} |", kind.about());
+        assert!(page.contains(&line), "the page lacks {line}");
+    }
 }

@@ -108,12 +108,13 @@ impl Policy {
                 "100% never halts; leave the gate out instead".into(),
             );
         }
-        if gate.window < interval {
+        let shortest = Span::seconds(3 * interval.as_seconds().unsigned_abs());
+        if gate.window < shortest {
             say(
                 "gate.window".into(),
                 format!(
-                    "machines check in every {interval}, so within {} hardly one reports what came of an offer, and the gate could never \
-                     be met; give it at least {interval}, better several times that",
+                    "machines check in every {interval}, say at the next check-in what came of an offer, and count as silent after two: an offer \
+                     would be out of {} before that, and the gate could never see it fail; give it at least {shortest}",
                     gate.window
                 ),
             );

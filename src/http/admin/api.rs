@@ -2,7 +2,7 @@
 
 use super::{
     admins, audit, captures, coverage, jobs, kernels, machines, patches, payloads, policies,
-    quarantine, reports, rollouts, sessions, storage, sync, sync_tokens, tiers, tokens,
+    quarantine, reports, rollouts, sessions, storage, sync, sync_tokens, tiers, tokens, webhooks,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -44,6 +44,7 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(admins::routes())
         .merge(tokens::routes())
         .merge(sync_tokens::routes())
+        .merge(webhooks::routes())
         .merge(machines::routes())
         .merge(reports::routes())
         .merge(coverage::routes())

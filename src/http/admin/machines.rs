@@ -3,10 +3,10 @@
 use super::extract::{Admin, Operator, Viewer};
 use crate::domain::MachineId;
 use crate::http::error::{ApiError, JsonBody, PathParam, QueryParams};
-use crate::service::{Core, explain, fleet};
+use crate::service::{Core, explain, fleet, labels, moves};
 use crate::wire::admin::{
-    Explanation, HistoryEntry, HistoryQuery, Machine, MachineMove, MachineQuery, MachineRevoke,
-    Page,
+    Explanation, HistoryEntry, HistoryQuery, LabelOutcome, Machine, MachineLabel, MachineMove,
+    MachineQuery, MachineRevoke, MoveOutcome, Page, SelectedLabel, SelectedMove,
 };
 use axum::Json;
 use axum::extract::State;
@@ -21,6 +21,9 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Core>> {
         .routes(routes!(list))
         .routes(routes!(show, forget))
         .routes(routes!(move_to))
+        .routes(routes!(move_selected))
+        .routes(routes!(label))
+        .routes(routes!(label_selected))
         .routes(routes!(revoke))
         .routes(routes!(history))
         .routes(routes!(explain_offer))
@@ -83,6 +86,52 @@ async fn move_to(
     Ok(Json(
         fleet::move_to(&core, &admin.actor(), id, &request).await?,
     ))
+}
+
+/// Move all machines that a selector means to a tier
+///
+/// Needs the role operator. They stay there whatever their auth tokens say. Machines that are enabled or labelled later
+/// are not moved. With `dry-run` nothing changes, and the answer says what would.
+#[utoipa::path(post, path = "/machines/move", tag = "machines", request_body = SelectedMove,
+    responses((status = 200, description = "How many, and from which tiers", body = MoveOutcome)))]
+async fn move_selected(
+    State(core): State<Arc<Core>>,
+    admin: Admin<Operator>,
+    JsonBody(request): JsonBody<SelectedMove>,
+) -> Result<Json<MoveOutcome>, ApiError> {
+    let outcome = moves::move_selected(&core, &admin.actor(), request).await?;
+    Ok(Json(outcome))
+}
+
+/// Change a machine's labels
+///
+/// Needs the role operator. Labels set here stay when the machine registers again; those that its auth token gives are
+/// written anew then. A machine has at most 32.
+#[utoipa::path(patch, path = "/machines/{id}/labels", tag = "machines", request_body = MachineLabel,
+    params(("id" = String, Path, description = "The machine's id, 32 hexadecimal digits")),
+    responses((status = 200, description = "The machine", body = Machine)))]
+async fn label(
+    State(core): State<Arc<Core>>,
+    admin: Admin<Operator>,
+    PathParam(id): PathParam<MachineId>,
+    JsonBody(request): JsonBody<MachineLabel>,
+) -> Result<Json<Machine>, ApiError> {
+    let machine = labels::change(&core, &admin.actor(), id, request).await?;
+    Ok(Json(machine))
+}
+
+/// Change the labels of all machines that a selector means
+///
+/// Needs the role operator. All or none are changed. With `dry-run` nothing changes, and the answer says what would.
+#[utoipa::path(post, path = "/machines/label", tag = "machines", request_body = SelectedLabel,
+    responses((status = 200, description = "How many machines", body = LabelOutcome)))]
+async fn label_selected(
+    State(core): State<Arc<Core>>,
+    admin: Admin<Operator>,
+    JsonBody(request): JsonBody<SelectedLabel>,
+) -> Result<Json<LabelOutcome>, ApiError> {
+    let outcome = labels::change_selected(&core, &admin.actor(), request).await?;
+    Ok(Json(outcome))
 }
 
 /// Revoke a machine

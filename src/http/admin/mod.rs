@@ -25,5 +25,6 @@ mod sync;
 mod sync_tokens;
 mod tiers;
 mod tokens;
+mod webhooks;
 
 pub use api::{openapi, routes};

@@ -7,6 +7,7 @@
 
 mod judge;
 mod spool;
+mod stage;
 mod store;
 
 use super::failpoint::failpoint;
@@ -22,8 +23,9 @@ use crate::telemetry::{IngestOutcome as Counted, Verification};
 use crate::wire::admin::{IngestOutcome, IngestResult};
 use bytes::Bytes;
 use futures_util::Stream;
-use judge::{Fault, NAME_TAKEN};
+use judge::{Fault, Good, NAME_TAKEN};
 use spool::{SpoolError, Spooled};
+pub(super) use stage::{Passed, Verified, pass, stage};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -101,6 +103,8 @@ pub(super) struct Origin<'a> {
     pub(super) source: &'a str,
     /// What its bytes should be, where that was said.
     pub(super) declared: Option<Sha256>,
+    /// How many bytes it should have, where that was said. Only a hint.
+    pub(super) size: Option<u64>,
     /// The quarantined file that is tried again.
     pub(super) release: Option<i64>,
     /// The sync run that makes it visible later; `None`: it becomes visible at once.
@@ -133,6 +137,7 @@ pub async fn bundle(
         actor,
         source,
         declared,
+        size: None,
         release: None,
         staged: None,
     };
@@ -165,7 +170,13 @@ pub(super) async fn take(
     body: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<Taken, ServiceError> {
     let result = receive_and_process(core, origin, name, body).await;
-    core.metrics.ingest.outcomes.inc(match &result {
+    count(core, &result);
+    result
+}
+
+/// Counts what became of a bundle.
+fn count(core: &Core, result: &Result<Taken, ServiceError>) {
+    core.metrics.ingest.outcomes.inc(match result {
         Ok(taken) => match taken.outcome.result {
             IngestResult::Stored => Counted::Stored,
             IngestResult::AlreadyThere => Counted::AlreadyThere,
@@ -176,7 +187,6 @@ pub(super) async fn take(
         }
         Err(_) => Counted::Failed,
     });
-    result
 }
 
 async fn receive_and_process(
@@ -186,14 +196,25 @@ async fn receive_and_process(
     body: impl Stream<Item = io::Result<Bytes>>,
 ) -> Result<Taken, ServiceError> {
     let _receiving = turn(&core.gate.receiving, name).await?;
+    let spooled = receive(core, origin, name, body).await?;
+    let _working = turn(&core.gate.working, name).await?;
+    process(core, origin, name, &spooled).await
+}
+
+/// Receives a bundle into the spool, whole and as it was declared.
+async fn receive(
+    core: &Core,
+    origin: &Origin<'_>,
+    name: &BundleName,
+    body: impl Stream<Item = io::Result<Bytes>>,
+) -> Result<Spooled, ServiceError> {
     let config = &core.config.ingest;
     let directory = config.spool_directory.as_deref();
-    let spooled = spool::receive(body, config.max_bundle_bytes, directory)
+    let spooled = spool::receive(body, origin.size, config.max_bundle_bytes, directory)
         .await
         .map_err(|e| refusal(name, e))?;
     check_declared(name, origin, &spooled)?;
-    let _working = turn(&core.gate.working, name).await?;
-    process(core, origin, name, &spooled).await
+    Ok(spooled)
 }
 
 fn check_declared(
@@ -283,7 +304,27 @@ async fn fresh(
     name: &BundleName,
     spooled: &Spooled,
 ) -> Result<Option<Taken>, ServiceError> {
-    let filename = name.to_string();
+    let good = match store_object(core, origin, name, spooled).await? {
+        Ok(good) => good,
+        Err(quarantined) => return Ok(Some(quarantined)),
+    };
+    if origin.staged.is_some() {
+        return stage::one(core, origin, name, spooled, good).await;
+    }
+    match store::insert(core, origin, name, spooled, &good).await? {
+        Ok(taken) => Ok(Some(taken)),
+        // Another upload of the same name was faster.
+        Err(known) => meet(core, origin, name, spooled, &known).await,
+    }
+}
+
+/// Examines a bundle and stores the object of one that may be served; what may not goes to quarantine, which is the inner error.
+async fn store_object(
+    core: &Core,
+    origin: &Origin<'_>,
+    name: &BundleName,
+    spooled: &Spooled,
+) -> Result<Result<Good, Taken>, ServiceError> {
     let good = match judge::judge(core, name, spooled).await? {
         Ok(good) => good,
         Err(fault) => {
@@ -293,23 +334,21 @@ async fn fresh(
                 Verification::Content
             };
             core.metrics.ingest.verification_failures.inc(check);
+            let filename = name.to_string();
             let taken = store::quarantine(core, origin, &filename, spooled, &fault).await?;
-            return Ok(Some(taken));
+            return Ok(Err(taken));
         }
     };
     failpoint("ingest-before-object");
     let key = Key::Payload(spooled.expect.sha256);
-    // An object that is there without a row is hashed before it is believed.
+    // An object that is there without a row would have to be read and hashed before it could be believed. It hardly ever is,
+    // and writing it again is as good.
     core.store
-        .put_again(&key, spooled.content.clone(), spooled.expect)
+        .put_over(&key, spooled.content.clone(), spooled.expect)
         .await
         .map_err(not_kept)?;
     failpoint("ingest-after-object");
-    match store::insert(core, origin, name, spooled, &good).await? {
-        Ok(taken) => Ok(Some(taken)),
-        // Another upload of the same name was faster.
-        Err(known) => meet(core, origin, name, spooled, &known).await,
-    }
+    Ok(Ok(good))
 }
 
 /// An object that is not right just after it was stored was altered by the storage or on the way to it: sending the bundle

@@ -1,9 +1,8 @@
 //! The spool: where a bundle being received is kept until it is known what it is. Small ones stay in memory, larger
 //! ones go to a file that has no name, so that nothing is left behind however the process ends.
 
-use crate::blob::{Content, Expect};
-use crate::domain::Sha256;
-use bytes::{Bytes, BytesMut};
+use crate::blob::{Content, Expect, Gather};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -34,42 +33,38 @@ pub(super) enum SpoolError {
     Local(io::Error),
 }
 
-/// Receives a body of at most `limit` bytes.
+/// Receives a body of at most `limit` bytes; `size` is what it was said to have.
 pub(super) async fn receive(
     body: impl Stream<Item = io::Result<Bytes>>,
+    size: Option<u64>,
     limit: u64,
     directory: Option<&Path>,
 ) -> Result<Spooled, SpoolError> {
     let mut body = pin!(body);
-    let mut hasher = openssl::sha::Sha256::new();
-    let mut size = 0;
-    let mut held = BytesMut::new();
+    // Room for all of it at once, instead of copying it whenever it has grown.
+    let room = size.unwrap_or_default().min(IN_MEMORY as u64);
+    let mut gather = Gather::with_capacity(room as usize);
     let mut file: Option<Arc<File>> = None;
     while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|e| SpoolError::Broken(size, e))?;
-        size += chunk.len() as u64;
-        if size > limit {
+        let chunk = chunk.map_err(|e| SpoolError::Broken(gather.size(), e))?;
+        if gather.size() + chunk.len() as u64 > limit {
             return Err(SpoolError::TooLarge(limit));
         }
-        hasher.update(&chunk);
-        held.extend_from_slice(&chunk);
-        if held.len() > IN_MEMORY {
+        gather.push(&chunk);
+        if gather.held() > IN_MEMORY {
             let target = match file.take() {
                 Some(file) => file,
                 None => open(directory).await?,
             };
-            file = Some(write(target, held.split().freeze()).await?);
+            file = Some(write(target, gather.split()).await?);
         }
     }
-    let content = match file {
-        None => Content::Bytes(held.freeze()),
-        Some(file) => Content::File(write(file, held.freeze()).await?),
+    let (expect, rest) = gather.finish();
+    let content = match (file, rest) {
+        (Some(file), Content::Bytes(rest)) => Content::File(write(file, rest).await?),
+        (_, whole) => whole,
     };
-    let sha256 = Sha256(hasher.finish());
-    Ok(Spooled {
-        content,
-        expect: Expect { sha256, size },
-    })
+    Ok(Spooled { content, expect })
 }
 
 async fn open(directory: Option<&Path>) -> Result<Arc<File>, SpoolError> {
@@ -114,17 +109,20 @@ pub(super) struct Reader {
 impl Read for Reader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let read = match &self.content {
-            Content::Bytes(bytes) => {
-                let rest = bytes.get(self.at as usize..).unwrap_or_default();
-                let n = rest.len().min(buf.len());
-                buf[..n].copy_from_slice(&rest[..n]);
-                n
-            }
+            Content::Hashed(hashed) => copy(hashed.bytes(), self.at, buf),
+            Content::Bytes(bytes) => copy(bytes, self.at, buf),
             Content::File(file) => file.read_at(buf, self.at)?,
         };
         self.at += read as u64;
         Ok(read)
     }
+}
+
+fn copy(bytes: &[u8], at: u64, buf: &mut [u8]) -> usize {
+    let rest = bytes.get(at as usize..).unwrap_or_default();
+    let n = rest.len().min(buf.len());
+    buf[..n].copy_from_slice(&rest[..n]);
+    n
 }
 
 #[cfg(test)]
@@ -138,7 +136,7 @@ mod tests {
             .step_by(chunk)
             .map(|at| Ok(bytes.slice(at..total.min(at + chunk))))
             .collect();
-        let spooled = receive(stream::iter(chunks), limit, None).await?;
+        let spooled = receive(stream::iter(chunks), Some(7), limit, None).await?;
         let mut back = Vec::new();
         spooled.reader().read_to_end(&mut back).unwrap();
         assert!(back == bytes, "what was spooled differs");
@@ -149,7 +147,7 @@ mod tests {
     #[tokio::test]
     async fn small_bodies_stay_in_memory_and_large_ones_go_to_a_file_unchanged() {
         let small = received(1 << 20, 60_000, 1 << 20).await.unwrap();
-        assert!(matches!(small.content, Content::Bytes(_)));
+        assert!(matches!(small.content, Content::Hashed(_)));
         let large = received((3 << 20) + 17, 60_000, 8 << 20).await.unwrap();
         assert!(matches!(large.content, Content::File(_)));
         let empty = received(0, 1, 1).await.unwrap();
@@ -167,12 +165,12 @@ mod tests {
             Err(io::ErrorKind::ConnectionReset.into()),
         ]);
         assert!(matches!(
-            receive(broken, 10, None).await,
+            receive(broken, None, 10, None).await,
             Err(SpoolError::Broken(3, _))
         ));
         let body = stream::iter([Ok(Bytes::from(vec![0; IN_MEMORY + 1]))]);
         assert!(matches!(
-            receive(body, u64::MAX, Some(Path::new("/nonexistent"))).await,
+            receive(body, None, u64::MAX, Some(Path::new("/nonexistent"))).await,
             Err(SpoolError::Local(_))
         ));
     }

@@ -16,9 +16,9 @@ use crate::wire::event::PayloadQuarantined;
 use serde_json::json;
 
 /// How often a transaction that another one got in the way of is tried.
-const ATTEMPTS: usize = 3;
+pub(super) const ATTEMPTS: usize = 3;
 
-/// Writes the rows of a verified object. The inner error is the payload of that name that was faster.
+/// Writes the rows of a verified object that becomes visible at once. The inner error is the payload of that name that was faster.
 pub(super) async fn insert(
     core: &Core,
     origin: &Origin<'_>,
@@ -44,12 +44,12 @@ pub(super) async fn insert(
     }
     let mut outcome = outcome(&filename, spooled, IngestResult::Stored);
     outcome.warning.clone_from(&good.warning);
+    let seq = Some(seq);
     Ok(Ok(Taken { outcome, seq }))
 }
 
-/// The place in the audit log, and whether a quarantined file became this payload; or who was faster. What is staged has
-/// no place in the log before it becomes visible.
-type Written = Result<(Option<i64>, bool), payloads::Known>;
+/// The place in the audit log, and whether a quarantined file became this payload; or who was faster.
+type Written = Result<(i64, bool), payloads::Known>;
 
 async fn try_insert(
     core: &Core,
@@ -60,33 +60,11 @@ async fn try_insert(
     good: &Good,
 ) -> Result<Written, DbError> {
     let expect = spooled.expect;
-    let examined = &good.examined;
-    let signer = examined.signature.as_ref().ok();
-    let signer = signer.filter(|_| good.signature == 1);
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     let (patch_id, _) = patches::ensure(&tx, name.version).await?;
-    let new = payloads::New {
-        patch_id,
-        filename,
-        kernel: &name.kernel,
-        architecture: name.architecture,
-        sha256: expect.sha256,
-        size: expect.size,
-        module_name: &examined.module_name,
-        module_sha256: examined.module_sha256,
-        vermagic: examined.vermagic.as_deref().unwrap_or_default(),
-        signer: signer.map(|s| s.signer.as_str()),
-        signature_algorithm: signer.map(|s| s.digest),
-        signature: good.signature,
-        warning: good.warning.as_deref(),
-        fixes: &examined.fixes,
-        obsolete: examined.obsolete,
-        source: origin.source,
-        added_by: &origin.actor.name,
-        staged: origin.staged,
-    };
-    let unseen = origin.staged.is_none() && !patches::unseen(&tx, &[patch_id]).await?.is_empty();
+    let new = row(origin, name, filename, spooled, good, patch_id);
+    let unseen = !patches::unseen(&tx, &[patch_id]).await?.is_empty();
     let Some(_) = payloads::insert(&tx, &new).await? else {
         let known = payloads::find(&tx, filename).await?;
         return known.map(Err).ok_or_else(|| {
@@ -95,12 +73,6 @@ async fn try_insert(
             ))
         });
     };
-    if origin.staged.is_some() {
-        failpoint("stage-before-commit");
-        tx.commit().await?;
-        failpoint("stage-after-commit");
-        return Ok(Ok((None, false)));
-    }
     let tier = enter(&tx, origin, (patch_id, name.version), unseen).await?;
     let released = held::delete_file(&tx, filename, &expect.sha256).await?;
     let entry = Entry {
@@ -121,7 +93,41 @@ async fn try_insert(
     let seq = audit::append(&tx, entry, Change::Catalog).await?;
     failpoint("ingest-before-commit");
     tx.commit().await?;
-    Ok(Ok((Some(seq), released.is_some())))
+    Ok(Ok((seq, released.is_some())))
+}
+
+/// The row of a verified object.
+pub(super) fn row<'a>(
+    origin: &Origin<'a>,
+    name: &'a BundleName,
+    filename: &'a str,
+    spooled: &Spooled,
+    good: &'a Good,
+    patch_id: i32,
+) -> payloads::New<'a> {
+    let examined = &good.examined;
+    let signer = examined.signature.as_ref().ok();
+    let signer = signer.filter(|_| good.signature == 1);
+    payloads::New {
+        patch_id,
+        filename,
+        kernel: &name.kernel,
+        architecture: name.architecture,
+        sha256: spooled.expect.sha256,
+        size: spooled.expect.size,
+        module_name: &examined.module_name,
+        module_sha256: examined.module_sha256,
+        vermagic: examined.vermagic.as_deref().unwrap_or_default(),
+        signer: signer.map(|s| s.signer.as_str()),
+        signature_algorithm: signer.map(|s| s.digest),
+        signature: good.signature,
+        warning: good.warning.as_deref(),
+        fixes: &examined.fixes,
+        obsolete: examined.obsolete,
+        source: origin.source,
+        added_by: &origin.actor.name,
+        staged: origin.staged,
+    }
 }
 
 /// Lets a patch that nobody has seen yet enter the first tier; that tier's name.

@@ -59,6 +59,7 @@ pub async fn trigger(core: &Core, actor: &Actor) -> Result<SyncRun, ServiceError
         open.ok_or_else(|| ServiceError::Unavailable("a run has just ended; ask again".to_owned()))?
     };
     tx.commit().await?;
+    core.sync_asked.notify_one();
     shown(row)
 }
 
@@ -195,6 +196,7 @@ pub async fn confirm(
     rows::queue(&tx, &name, cause, &actor.name, &actor.source).await?;
     note(&tx, actor, "sync.confirm", &name, details).await?;
     tx.commit().await?;
+    core.sync_asked.notify_one();
     drop(conn);
     status(core).await
 }

@@ -1,25 +1,32 @@
 //! Fetching: several payloads at once through the one door, staged.
+//!
+//! Those that fetch and examine do not wait for the database: rows gather while others are committed, and are written together.
 
 use super::error::RunError;
 use super::run::{Found, Work};
 use crate::blob::Key;
+use crate::bundle::BundleName;
 use crate::db::staged;
 use crate::domain::Sha256;
 use crate::service::failpoint::failpoint;
-use crate::service::ingest::{self, Origin};
+use crate::service::ingest::{self, Origin, Passed, Taken, Verified};
 use crate::service::{Core, ServiceError};
 use crate::upstream::{Body, Offered};
 use crate::wire::admin::{IngestResult, SyncItemResult, SyncPhase};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use tokio::sync::mpsc;
 
 /// Payloads that may fail before the run gives up.
 const FAILURES: usize = 5;
 /// Objects that are looked at together.
 const LOOKS: usize = 16;
+/// Payloads that wait for their rows, and as many whose rows are written together. Their content is kept until then.
+const ROWS: usize = 16;
 
 /// What was fetched.
 #[derive(Debug, Default)]
@@ -51,34 +58,15 @@ pub(super) async fn fetch(work: &Work<'_>, found: &mut Found) -> Result<Fetched,
     });
     work.record.phase(core, SyncPhase::Fetching).await?;
     let gathered = Mutex::new(Gathered::default());
-    let width = work.core.config.patch_sync.parallelism.max(1) as usize;
-    if work.upstream.batch() <= 1 {
-        stream::iter(wanted)
-            .for_each_concurrent(width, |offered| {
-                let gathered = &gathered;
-                async move {
-                    if given_up(gathered) {
-                        return;
-                    }
-                    let ready = work.upstream.prepare(std::slice::from_ref(offered)).await;
-                    match ready {
-                        Ok(()) => one(work, offered, gathered).await,
-                        Err(error) => fail(work, offered, error.into(), gathered),
-                    }
-                }
-            })
-            .await;
-    } else {
-        for batch in wanted.chunks(work.upstream.batch()) {
-            if given_up(&gathered) {
-                break;
-            }
-            work.upstream.prepare(batch).await?;
-            stream::iter(batch)
-                .for_each_concurrent(width, |offered| one(work, offered, &gathered))
-                .await;
-        }
-    }
+    let (rows, waiting) = mpsc::channel(ROWS);
+    let to = Target {
+        met: &found.plan.met,
+        rows,
+        gathered: &gathered,
+    };
+    let fetching = fetch_all(work, wanted, to);
+    let (fetched, ()) = tokio::join!(fetching, write_rows(work, waiting, &gathered));
+    fetched?;
     let gathered = gathered
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner);
@@ -95,6 +83,65 @@ pub(super) async fn fetch(work: &Work<'_>, found: &mut Found) -> Result<Fetched,
     let mut fetched = gathered.fetched;
     fetched.names.append(&mut names);
     Ok(fetched)
+}
+
+/// Where to with what is fetched.
+struct Target<'a> {
+    /// Names that there is a row of.
+    met: &'a HashSet<String>,
+    /// Payloads that only lack their row.
+    rows: mpsc::Sender<Verified>,
+    gathered: &'a Mutex<Gathered>,
+}
+
+/// Fetches all, as many at once as may be.
+async fn fetch_all(work: &Work<'_>, wanted: &[Offered], to: Target<'_>) -> Result<(), RunError> {
+    let width = work.core.config.patch_sync.parallelism.max(1) as usize;
+    let to = &to;
+    if work.upstream.batch() <= 1 {
+        stream::iter(wanted)
+            .for_each_concurrent(width, |offered| async move {
+                if given_up(to.gathered) {
+                    return;
+                }
+                let ready = work.upstream.prepare(std::slice::from_ref(offered)).await;
+                match ready {
+                    Ok(()) => one(work, offered, to).await,
+                    Err(error) => fail(work, &offered.name, error.into(), to.gathered),
+                }
+            })
+            .await;
+        return Ok(());
+    }
+    for batch in wanted.chunks(work.upstream.batch()) {
+        if given_up(to.gathered) {
+            break;
+        }
+        work.upstream.prepare(batch).await?;
+        stream::iter(batch)
+            .for_each_concurrent(width, |offered| one(work, offered, to))
+            .await;
+    }
+    Ok(())
+}
+
+/// Writes rows as they come, those that gathered meanwhile together.
+async fn write_rows(
+    work: &Work<'_>,
+    mut waiting: mpsc::Receiver<Verified>,
+    gathered: &Mutex<Gathered>,
+) {
+    let mut group = Vec::with_capacity(ROWS);
+    while waiting.recv_many(&mut group, ROWS).await > 0 {
+        let results = ingest::stage(work.core, &origin(work, None), &group).await;
+        for (verified, result) in group.drain(..).zip(results) {
+            match result {
+                Ok(taken) => settle(work, taken, gathered),
+                Err(error) => fail(work, &verified.name, error.into(), gathered),
+            }
+            finished(work).await;
+        }
+    }
 }
 
 fn given_up(gathered: &Mutex<Gathered>) -> bool {
@@ -122,55 +169,92 @@ async fn still_there(work: &Work<'_>, found: &mut Found) -> Result<Vec<String>, 
     Ok(names)
 }
 
-fn fail(work: &Work<'_>, offered: &Offered, error: RunError, gathered: &Mutex<Gathered>) {
-    let name = offered.name.to_string();
-    work.record
-        .item(name, SyncItemResult::Failed, error.to_string(), 0);
+fn fail(work: &Work<'_>, name: &BundleName, error: RunError, gathered: &Mutex<Gathered>) {
+    work.record.item(
+        name.to_string(),
+        SyncItemResult::Failed,
+        error.to_string(),
+        0,
+    );
     let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
     gathered.failed.push(error);
 }
 
-/// One payload of a batch that is ready.
-async fn one(work: &Work<'_>, offered: &Offered, gathered: &Mutex<Gathered>) {
-    let given_up = given_up(gathered);
-    if !given_up && let Err(error) = take(work, offered, gathered).await {
-        fail(work, offered, error, gathered);
-    }
-    // Also what is not wanted any more was made ready.
-    work.upstream.done(offered).await;
-    if given_up {
-        return;
-    }
+/// Another payload is dealt with.
+async fn finished(work: &Work<'_>) {
     work.record.progress(|progress| progress.done += 1);
     work.record.tick(work.core).await;
 }
 
+/// One payload of a batch that is ready.
+async fn one(work: &Work<'_>, offered: &Offered, to: &Target<'_>) {
+    let given_up = given_up(to.gathered);
+    let taken = if given_up {
+        Ok(None)
+    } else {
+        take(work, offered, to).await
+    };
+    // Also what is not wanted any more was made ready.
+    work.upstream.done(offered).await;
+    match taken {
+        Ok(Some(verified)) => {
+            // Whoever writes the rows stays until the last sender is gone.
+            let _ = to.rows.send(*verified).await;
+            return;
+        }
+        Ok(None) if given_up => return,
+        Ok(None) => {}
+        Err(error) => fail(work, &offered.name, error, to.gathered),
+    }
+    finished(work).await;
+}
+
+fn origin<'a>(work: &'a Work<'_>, offered: Option<&Offered>) -> Origin<'a> {
+    Origin {
+        actor: &work.run.actor,
+        source: work.run.cause.source(),
+        declared: offered.and_then(|offered| offered.sha256),
+        size: offered.and_then(|offered| offered.size),
+        release: None,
+        staged: work.record.id,
+    }
+}
+
+/// Takes a payload in; gives it back if it still needs its row.
 async fn take(
     work: &Work<'_>,
     offered: &Offered,
-    gathered: &Mutex<Gathered>,
-) -> Result<(), RunError> {
+    to: &Target<'_>,
+) -> Result<Option<Box<Verified>>, RunError> {
     let body = work.upstream.open(offered).await?;
     let came = AtomicU64::new(0);
     let body = exactly(body, offered.size, work, &came);
-    let origin = Origin {
-        actor: &work.run.actor,
-        source: work.run.cause.source(),
-        declared: offered.sha256,
-        release: None,
-        staged: work.record.id,
+    let origin = origin(work, Some(offered));
+    let passed = if to.met.contains(&offered.name.to_string()) {
+        let taken = ingest::take(work.core, &origin, &offered.name, body).await;
+        taken.map(Passed::Done)
+    } else {
+        ingest::pass(work.core, &origin, &offered.name, body).await
     };
-    let taken = match ingest::take(work.core, &origin, &offered.name, body).await {
-        Ok(taken) => taken,
+    match passed {
+        Ok(Passed::Verified(verified)) => Ok(Some(verified)),
+        Ok(Passed::Done(taken)) => {
+            settle(work, taken, to.gathered);
+            Ok(None)
+        }
         // Ours to refuse, not upstream's to mend.
         Err(ServiceError::TooLarge(why)) => {
             let name = offered.name.to_string();
             work.record.item(name, SyncItemResult::Quarantined, why, 0);
             work.record.outcome(|o| o.quarantined += 1);
-            return Ok(());
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
-    };
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Notes what became of a payload that was taken in.
+fn settle(work: &Work<'_>, taken: Taken, gathered: &Mutex<Gathered>) {
     let outcome = taken.outcome;
     let bytes = outcome.size;
     if outcome.result == IngestResult::Quarantined {
@@ -182,7 +266,7 @@ async fn take(
             o.fetched += 1;
             o.quarantined += 1;
         });
-        return Ok(());
+        return;
     }
     let healed = taken.seq.is_some();
     if healed {
@@ -197,7 +281,6 @@ async fn take(
     let mut gathered = gathered.lock().unwrap_or_else(PoisonError::into_inner);
     gathered.fetched.names.push(outcome.filename);
     gathered.fetched.seq = gathered.fetched.seq.max(taken.seq);
-    Ok(())
 }
 
 /// The body, which must have exactly the length that was announced: what is longer is given up at once.

@@ -7,7 +7,7 @@ use crate::domain::Sha256;
 use crate::index::{IntakeFilter, Skipped, State, Summary};
 use crate::upstream::{Listing, Offered};
 use crate::wire::admin::{FilterChange, FilterSide, SyncShrink, SyncSkipped};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 
 /// Names that are given as examples.
@@ -108,6 +108,8 @@ pub(super) fn shrink(
 pub(super) struct Plan {
     /// To be fetched.
     pub(super) fetch: Vec<Offered>,
+    /// Of those and the resumed ones, the names that there is a row of, visible or not.
+    pub(super) met: HashSet<String>,
     /// Fetched by an earlier run, and whole.
     pub(super) resumed: Vec<(Offered, Sha256, u64)>,
     /// Staged rows whose content upstream replaced.
@@ -164,6 +166,13 @@ pub(super) fn plan(names: &Names, filter: &IntakeFilter, stored: &HashMap<String
             _ => plan.fetch.push(offered.clone()),
         }
     }
+    plan.met = plan
+        .fetch
+        .iter()
+        .chain(plan.resumed.iter().map(|(offered, _, _)| offered))
+        .map(|offered| offered.name.to_string())
+        .filter(|name| stored.contains_key(name))
+        .collect();
     plan
 }
 
@@ -291,6 +300,8 @@ mod tests {
         let planned = plan(&listed, &IntakeFilter::default(), &stored);
         let fetch: Vec<String> = planned.fetch.iter().map(|o| o.name.to_string()).collect();
         assert_eq!(fetch, [name(2), name(4), name(5), name(6), name(7)]);
+        let met: HashSet<String> = [2, 3, 4, 5, 6].map(name).into();
+        assert_eq!(planned.met, met);
         assert_eq!(planned.there, 1);
         assert_eq!(planned.resumed.len(), 1);
         assert_eq!(planned.replaced, [4]);

@@ -1,8 +1,10 @@
 //! Webhooks: telling others of events. Events are written by whoever makes them (`db::outbox`); this delivers them and looks after
 //! the webhooks. Deliveries are made by the leader, at least once each, in no promised order.
 
+mod admin;
 mod deliver;
 
+pub use admin::{create, deliveries, list, remove, retry, show, switch, test};
 pub use deliver::attempt;
 
 use crate::config::Config;

@@ -7,10 +7,12 @@
 use super::Options;
 use super::kinds::{CUT_OFF, NOT_SENT, NOT_STORED, kind};
 use super::ledger::Entry;
-use super::machines;
+use super::machines::{self, Runs};
 use super::register::Member;
 use super::summary::Tally;
-use crate::domain::{PatchVersion, Sha256};
+use crate::domain::fault::Harm;
+use crate::domain::policy::Share;
+use crate::domain::{MachineId, PatchVersion, Sha256};
 use crate::sim::ServerApi;
 use crate::wire::PatchOffer;
 use futures_util::future::join_all;
@@ -28,6 +30,14 @@ const DRAIN_INTERRUPTED: Duration = Duration::from_secs(2);
 /// How often the progress is said.
 const SAY: Duration = Duration::from_secs(5);
 
+/// What happens to a request on its way.
+enum Network {
+    Whole,
+    Loses,
+    Repeats,
+    Delays(Duration),
+}
+
 /// A load that runs.
 pub(super) struct Load<'a> {
     options: &'a Options,
@@ -37,8 +47,8 @@ pub(super) struct Load<'a> {
     rate: f64,
     started: Instant,
     next: AtomicU64,
-    /// The patch that each member says is applied.
-    applied: Mutex<Vec<Option<PatchVersion>>>,
+    /// What each member says that it runs; `None`: it went silent.
+    runs: Mutex<Vec<Option<Runs>>>,
     /// What each member was acknowledged; empty unless it is asked for.
     ledger: Mutex<Vec<Entry>>,
     tally: Mutex<Tally>,
@@ -84,7 +94,7 @@ impl<'a> Load<'a> {
             rate,
             started: Instant::now(),
             next: AtomicU64::new(0),
-            applied: Mutex::new(vec![None; members.len()]),
+            runs: Mutex::new(vec![Some(Runs::default()); members.len()]),
             ledger: Mutex::new(match &options.ledger {
                 Some(_) => vec![Entry::default(); members.len()],
                 None => Vec::new(),
@@ -208,8 +218,21 @@ impl<'a> Load<'a> {
             return;
         };
         let machine = machines::machine(self.options.seed, member.number, &self.options.spread);
-        let applied = lock(&self.applied)[index];
-        let status = machine.status(applied, self.begun);
+        let Some(runs) = lock(&self.runs)[index] else {
+            lock(&self.tally).lost += 1;
+            return;
+        };
+        let status = machine.status(runs, self.begun);
+        match self.network(n) {
+            Network::Whole => {}
+            Network::Loses => {
+                lock(&self.tally).lost += 1;
+                return;
+            }
+            // The same report twice; the first answer never arrives.
+            Network::Repeats => drop(self.api.updates(machine.id, &member.token, &status).await),
+            Network::Delays(by) => tokio::time::sleep(by).await,
+        }
         // Counted as cut off if this future is dropped before the answer is there.
         let mut unanswered = Unanswered {
             load: self,
@@ -236,7 +259,47 @@ impl<'a> Load<'a> {
         };
         lock(&self.tally).offers += 1;
         if !self.options.downloads || self.download(&member.token, offer).await {
-            lock(&self.applied)[index] = Some(offer.version);
+            self.takes(index, &machine.id, offer.version);
+        }
+    }
+
+    /// A member inserts a patch: it is applied, or a fault strikes.
+    fn takes(&self, index: usize, machine: &MachineId, version: PatchVersion) {
+        let fault = self
+            .options
+            .faults
+            .iter()
+            .find(|fault| fault.strikes(version, machine));
+        let now = match fault.map(|fault| fault.harm) {
+            None => Some(Runs::Applied(version)),
+            Some(Harm::Reports(state)) => Some(Runs::Failed(state, version)),
+            Some(Harm::Crashes) => None,
+        };
+        let before = std::mem::replace(&mut lock(&self.runs)[index], now);
+        let mut tally = lock(&self.tally);
+        match now {
+            None if before.is_some() => tally.crashed += 1,
+            Some(Runs::Failed(..)) if before != now => tally.failures += 1,
+            _ => {}
+        }
+    }
+
+    /// What the network does to request `n`: the same in every run with the same seed.
+    fn network(&self, n: u64) -> Network {
+        if self.options.unstable == Share::NONE {
+            return Network::Whole;
+        }
+        let text = format!("livepatch fleet network {} {n}", self.options.seed);
+        let digest = Sha256::of(text.as_bytes()).0;
+        let at = u64::from(u16::from_be_bytes([digest[0], digest[1]]));
+        if at >= self.options.unstable.of(1 << 16) {
+            return Network::Whole;
+        }
+        let (kind, by) = (digest[2], digest[3]);
+        match kind % 3 {
+            0 => Network::Loses,
+            1 => Network::Repeats,
+            _ => Network::Delays(Duration::from_millis(4 * u64::from(by))),
         }
     }
 

@@ -2,7 +2,7 @@
 //! in every run.
 
 use super::kernels::{Kernel, Spread};
-use crate::domain::{MachineId, PatchVersion, Sha256};
+use crate::domain::{MachineId, MachineState, PatchVersion, Sha256};
 use crate::wire::{LivepatchStatus, StatusDocument, StatusEntry};
 use jiff::{SignedDuration, Timestamp};
 
@@ -18,6 +18,18 @@ const CPU_MODELS: [&str; 6] = [
 
 /// The longest a machine has been up when the run begins, in seconds: live patching is there for long uptimes.
 const UPTIME: u64 = 120 * 24 * 3600;
+
+/// What a machine says of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Runs {
+    /// None.
+    #[default]
+    Nothing,
+    /// This one is applied.
+    Applied(PatchVersion),
+    /// This one failed, in this way.
+    Failed(MachineState, PatchVersion),
+}
 
 /// One machine, as far as it is told by its number.
 #[derive(Debug, Clone, Copy)]
@@ -62,15 +74,17 @@ pub fn machine(seed: u64, n: u32, spread: &Spread) -> Machine<'_> {
 }
 
 impl Machine<'_> {
-    /// What it reports: `applied` is the patch it says is in its kernel, `begun` is when the run began.
-    pub fn status(&self, applied: Option<PatchVersion>, begun: Timestamp) -> StatusDocument {
+    /// What it reports of what it runs; `begun` is when the run began.
+    pub fn status(&self, runs: Runs, begun: Timestamp) -> StatusDocument {
         let boot_time = begun
             .checked_sub(SignedDuration::from_secs(self.uptime as i64))
             .ok();
-        let state = if applied.is_some() {
-            "applied"
-        } else {
-            "nothing-to-apply"
+        let (state, version) = match runs {
+            Runs::Nothing => (MachineState::NothingToApply, None),
+            Runs::Applied(version) => (MachineState::Applied, Some(version)),
+            // A patch that could not be inserted is not in the kernel.
+            Runs::Failed(MachineState::ApplyFailed, _) => (MachineState::ApplyFailed, None),
+            Runs::Failed(state, version) => (state, Some(version)),
         };
         StatusDocument {
             client_version: concat!("fleet-", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -85,8 +99,8 @@ impl Machine<'_> {
                 running: true,
                 livepatch: LivepatchStatus {
                     check_state: "checked".to_owned(),
-                    state: state.to_owned(),
-                    version: applied.map(|v| v.to_string()).unwrap_or_default(),
+                    state: state.to_string(),
+                    version: version.map(|v| v.to_string()).unwrap_or_default(),
                     fixes: Vec::new(),
                 },
                 supported: None,

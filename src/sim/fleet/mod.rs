@@ -1,7 +1,7 @@
 //! A simulated fleet: many machines against one server, for load and for trying a rollout at size.
 //!
 //! The machines are the same in every run with the same seed. They speak through [`ServerApi`], as the reference client
-//! does, and say that they applied whatever they were offered. Nothing is inserted anywhere.
+//! does, and say that they applied whatever they were offered, but for those that a fault strikes. Nothing is inserted anywhere.
 
 mod kernels;
 mod kinds;
@@ -14,11 +14,14 @@ mod summary;
 
 pub use kernels::{Kernel, Spread};
 pub use latency::Latency;
-pub use machines::{Machine, id, machine};
+pub use machines::{Machine, Runs, id, machine};
 pub use summary::{Downloads, Percentiles, Summary};
 
 use super::error::Error;
+use super::tls::Tls;
 use super::{ConnectOptions, ServerApi};
+use crate::domain::fault::Fault;
+use crate::domain::policy::Share;
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,8 +35,8 @@ const INTERVAL: Duration = Duration::from_hours(1);
 pub struct Options {
     /// Address of the server.
     pub server: String,
-    /// PEM certificates to trust for TLS instead of the system's.
-    pub ca: Option<Vec<u8>>,
+    /// Whom to believe, and what to show.
+    pub tls: Tls,
     /// Auth token that the machines register with.
     pub token: String,
     /// How many machines.
@@ -54,6 +57,10 @@ pub struct Options {
     pub tokens: Option<PathBuf>,
     /// File to write what was acknowledged to, see [`ledger`].
     pub ledger: Option<PathBuf>,
+    /// What goes wrong with patches.
+    pub faults: Vec<Fault>,
+    /// Share of the requests that the network loses, repeats or delays.
+    pub unstable: Share,
 }
 
 /// Registers what is not registered, then lets check-ins fall due at the rate asked for. `stop` ends it early with
@@ -73,7 +80,7 @@ pub async fn run(
     }
     let api = ServerApi::new(&ConnectOptions {
         server: options.server.clone(),
-        ca: options.ca.clone(),
+        tls: options.tls.clone(),
         tls_patch_download: false,
     })?;
     let begun = Timestamp::now();
@@ -114,6 +121,9 @@ pub async fn run(
         latency_ok_ms: (&tally.good).into(),
         errors: tally.errors,
         offers: tally.offers,
+        failures: tally.failures,
+        crashed: tally.crashed,
+        lost: tally.lost,
         downloads: Downloads {
             ok: tally.downloads,
             bytes: tally.bytes,

@@ -4,7 +4,7 @@
 
 use super::Options;
 use super::kinds::kind;
-use super::machines;
+use super::machines::{self, Runs};
 use crate::domain::MachineId;
 use crate::sim::ServerApi;
 use crate::sim::error::{Error, file};
@@ -126,7 +126,7 @@ async fn register(
     errors: &Mutex<BTreeMap<String, u64>>,
 ) -> Result<Option<String>, Error> {
     let machine = machines::machine(options.seed, number, &options.spread);
-    let status = machine.status(None, begun);
+    let status = machine.status(Runs::Nothing, begun);
     for _ in 0..TRIES {
         let error = match api.register(machine.id, &options.token, &status).await {
             Ok(answer) => return Ok(Some(answer.machine_token.expose().to_owned())),

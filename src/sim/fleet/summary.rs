@@ -21,6 +21,12 @@ pub(super) struct Tally {
     pub(super) good: Latency,
     /// Answers that offered a patch.
     pub(super) offers: u64,
+    /// Machines on which a patch failed, as they will report.
+    pub(super) failures: u64,
+    /// Machines that went silent.
+    pub(super) crashed: u64,
+    /// Requests of machines that went silent, or lost by the simulated network.
+    pub(super) lost: u64,
     /// Downloads that were whole.
     pub(super) downloads: u64,
     /// Their bytes.
@@ -133,6 +139,12 @@ pub struct Summary {
     pub latency_ok_ms: Percentiles,
     /// Answers that offered a patch.
     pub offers: u64,
+    /// Machines on which a patch failed (`--fail`).
+    pub failures: u64,
+    /// Machines that went silent (`--crash`).
+    pub crashed: u64,
+    /// Requests that count as sent and were not: of machines that went silent, or lost by `--unstable-network`.
+    pub lost: u64,
     /// Downloads.
     pub downloads: Downloads,
 }
@@ -188,6 +200,15 @@ impl Summary {
         line("from due, all", row(&self.latency_ms));
         line("from due, stored", row(&self.latency_ok_ms));
         line("offers", self.offers.to_string());
+        for (name, count) in [
+            ("patch failed", self.failures),
+            ("went silent", self.crashed),
+            ("lost on the way", self.lost),
+        ] {
+            if count > 0 {
+                line(name, count.to_string());
+            }
+        }
         let downloads = &self.downloads;
         if downloads.ok > 0 || !downloads.errors.is_empty() {
             line(

@@ -16,11 +16,13 @@ mod policies;
 mod reach;
 mod reports;
 mod rollouts;
+mod selected;
 mod sessions;
 mod sync;
 mod sync_tokens;
 mod tiers;
 mod tokens;
+mod webhooks;
 
 pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
@@ -55,6 +57,9 @@ pub use rollouts::{
     PolicySet, PolicyUnset, RolloutAct, RolloutDetail, RolloutEntry, RolloutEvent, RolloutForecast,
     RolloutGate, RolloutHealth, RolloutKernel, RolloutQuery, TierForecast,
 };
+pub use selected::{
+    LabelOutcome, MachineLabel, MoveOutcome, SelectedLabel, SelectedMove, TierMachines,
+};
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
     Session, WhoAmI,
@@ -68,6 +73,10 @@ pub use sync::{
 pub use sync_tokens::{PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 pub use tiers::{Tier, TierChange, TierCreate, TierDeleteQuery, TierDeleted};
 pub use tokens::{AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, TokenFormat};
+pub use webhooks::{
+    DeliveryState, Webhook, WebhookCreate, WebhookCreated, WebhookDelivery, WebhookDeliveryQuery,
+    WebhookRetried, WebhookRetry,
+};
 
 /// Base path of the admin API.
 pub const BASE: &str = "/v1/admin";

@@ -1,7 +1,7 @@
 //! Reports. `GET reports/machines?tier&version&state`, `GET reports/patch-health?tier&version`.
 
 use super::{Limit, Machine, Page};
-use crate::domain::{Architecture, MachineState, PatchVersion, TierName};
+use crate::domain::{Architecture, MachineState, PatchVersion, Selector, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +23,10 @@ pub struct MachinesReportQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub state: Option<MachineState>,
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
     /// `next-cursor` of the page before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,
@@ -76,6 +80,10 @@ pub struct PatchHealthQuery {
     /// The patch.
     #[param(value_type = String)]
     pub version: PatchVersion,
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
 }
 
 /// How a patch fares on one kernel.

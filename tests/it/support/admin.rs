@@ -140,6 +140,7 @@ impl TestAdmin {
             gate: Gate::new(&config.ingest),
             jobs: Runner::new(),
             indexes: Indexes::default(),
+            sync_asked: tokio::sync::Notify::new(),
             metrics: Metrics::new(),
             contracts: Contracts::new(&config).unwrap(),
             webhooks: Webhooks::new(&config).unwrap(),

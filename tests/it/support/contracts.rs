@@ -1,5 +1,6 @@
 //! A program that serves the public API of the contracts service, with or without TLS, and tells what it was asked.
 
+use super::pki::{Authority, Request as Ask, terminate};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -8,18 +9,9 @@ use axum::{Json, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::hash::MessageDigest;
-use openssl::pkey::PKey;
-use openssl::rsa::Rsa;
-use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509, X509NameBuilder};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -55,47 +47,17 @@ pub struct ContractsServer {
 }
 
 impl ContractsServer {
-    pub async fn start() -> Self {
-        Self::serve(None).await
-    }
-
-    /// With a certificate of its own for 127.0.0.1.
+    /// Behind TLS, with a certificate for 127.0.0.1.
     pub async fn with_tls() -> Self {
-        let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
-        let mut name = X509NameBuilder::new().unwrap();
-        name.append_entry_by_text("CN", "a contracts service")
-            .unwrap();
-        let name = name.build();
-        let mut builder = X509::builder().unwrap();
-        builder.set_version(2).unwrap();
-        let serial = BigNum::from_u32(7).unwrap().to_asn1_integer().unwrap();
-        builder.set_serial_number(&serial).unwrap();
-        builder.set_subject_name(&name).unwrap();
-        builder.set_issuer_name(&name).unwrap();
-        builder.set_pubkey(&key).unwrap();
-        builder
-            .set_not_before(&Asn1Time::days_from_now(0).unwrap())
-            .unwrap();
-        builder
-            .set_not_after(&Asn1Time::days_from_now(2).unwrap())
-            .unwrap();
-        builder
-            .append_extension(BasicConstraints::new().critical().ca().build().unwrap())
-            .unwrap();
-        let names = SubjectAlternativeName::new()
-            .ip("127.0.0.1")
-            .build(&builder.x509v3_context(None, None))
-            .unwrap();
-        builder.append_extension(names).unwrap();
-        builder.sign(&key, MessageDigest::sha256()).unwrap();
-        let certificate = builder.build();
-        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
-        acceptor.set_private_key(&key).unwrap();
-        acceptor.set_certificate(&certificate).unwrap();
-        Self::serve(Some((acceptor.build(), certificate.to_pem().unwrap()))).await
+        let mut server = Self::start().await;
+        let authority = Authority::new("a contracts service's");
+        let pair = authority.issue(&Ask::default());
+        server.address = terminate(&pair, server.address).await;
+        server.ca = Some(authority.pem());
+        server
     }
 
-    async fn serve(tls: Option<(SslAcceptor, Vec<u8>)>) -> Self {
+    pub async fn start() -> Self {
         let world = Arc::new(Mutex::new(World::default()));
         let app = Router::new()
             .route("/v1/context/machines/token", post(machine_token))
@@ -116,40 +78,27 @@ impl ContractsServer {
         let address = listener.local_addr().unwrap();
         let stopped = CancellationToken::new();
         let stop = Some(stopped.clone().drop_guard());
-        let (acceptor, ca) = tls.unzip();
         let ended = tokio::spawn(async move {
             loop {
                 let stream = tokio::select! {
                     () = stopped.cancelled() => return,
                     accepted = listener.accept() => accepted.unwrap().0,
                 };
-                let (app, acceptor, stopped) = (app.clone(), acceptor.clone(), stopped.clone());
+                let (app, stopped) = (app.clone(), stopped.clone());
                 tokio::spawn(async move {
                     let service = TowerToHyperService::new(app);
                     let server = auto::Builder::new(TokioExecutor::new());
-                    let serving = async {
-                        if let Some(acceptor) = acceptor {
-                            let ssl = Ssl::new(acceptor.context()).unwrap();
-                            let mut stream = tokio_openssl::SslStream::new(ssl, stream).unwrap();
-                            // A client that does not trust us goes away here.
-                            if Pin::new(&mut stream).accept().await.is_ok() {
-                                let _ =
-                                    server.serve_connection(TokioIo::new(stream), service).await;
-                            }
-                        } else {
-                            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-                        }
-                    };
+                    let serving = server.serve_connection(TokioIo::new(stream), service);
                     tokio::select! {
                         () = stopped.cancelled() => {}
-                        () = serving => {}
+                        _ = serving => {}
                     }
                 });
             }
         });
         Self {
             address,
-            ca,
+            ca: None,
             world,
             stop,
             ended,

@@ -54,6 +54,7 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         gate: Gate::new(&core.config.ingest),
         jobs: Runner::new(),
         indexes: Indexes::default(),
+        sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&core.config).unwrap(),
         webhooks: Webhooks::new(&core.config).unwrap(),
         captures: Captures::default(),

@@ -10,6 +10,7 @@ pub mod intake;
 pub mod kmod;
 pub mod ledger;
 pub mod pki;
+pub mod postgres_tls;
 pub mod process;
 pub mod proxy;
 pub mod receiver;

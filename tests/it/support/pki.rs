@@ -7,10 +7,14 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::ssl::{Ssl, SslAcceptor, SslMethod};
 use openssl::x509::extension::{BasicConstraints, ExtendedKeyUsage, SubjectAlternativeName};
 use openssl::x509::{X509, X509Name, X509NameBuilder};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::net::{TcpListener, TcpStream};
 
 /// A certificate and its key.
 #[derive(Clone)]
@@ -208,4 +212,62 @@ impl Pki {
             .tls_certs_only([ca]);
         with(builder).build().unwrap()
     }
+}
+
+/// TLS with this pair before a plain server, whatever it speaks. Ends with the test's runtime.
+pub async fn terminate(pair: &Pair, plain: SocketAddr) -> SocketAddr {
+    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).unwrap();
+    acceptor.set_private_key(&pair.key).unwrap();
+    acceptor.set_certificate(&pair.certificate).unwrap();
+    let acceptor = acceptor.build();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let ssl = Ssl::new(acceptor.context()).unwrap();
+            tokio::spawn(async move {
+                let mut stream = tokio_openssl::SslStream::new(ssl, stream).unwrap();
+                // A client that does not trust us goes away here.
+                if Pin::new(&mut stream).accept().await.is_ok() {
+                    let mut behind = TcpStream::connect(plain).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+                }
+            });
+        }
+    });
+    address
+}
+
+/// The same server behind certificates that are good, of another authority, for another name, and expired; with what is
+/// said of each that is not good.
+pub async fn fronts(
+    authority: &Authority,
+    plain: SocketAddr,
+) -> [(SocketAddr, Option<&'static str>); 4] {
+    let good = Request::default();
+    let other_name = Request {
+        names: &["db.example.com"],
+        ..good.clone()
+    };
+    let expired = Request {
+        days: (-30, -1),
+        ..good.clone()
+    };
+    let stranger = Authority::new("a stranger");
+    [
+        (terminate(&authority.issue(&good), plain).await, None),
+        (
+            terminate(&stranger.issue(&good), plain).await,
+            Some("local issuer"),
+        ),
+        (
+            terminate(&authority.issue(&other_name), plain).await,
+            Some("mismatch"),
+        ),
+        (
+            terminate(&authority.issue(&expired), plain).await,
+            Some("expired"),
+        ),
+    ]
 }

@@ -10,6 +10,7 @@ use livepatch_onprem::service::{Core, auth};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -156,17 +157,22 @@ impl TestServer {
         serde_json::from_str(&text).unwrap_or(Value::Null)
     }
 
-    /// What `livepatch-admin` says, and its exit code.
-    pub async fn command(&self, args: &[&str]) -> (i32, String) {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_livepatch-admin"));
+    /// What `livepatch-admin` says of these arguments, as the administrator.
+    pub async fn command(&self, args: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_livepatch-admin"));
         command
             .args(args)
             .env("LIVEPATCH_URL", &self.url)
             .env("LIVEPATCH_ADMIN_AUTH", format!("{ADMIN}:{PASSWORD}"))
             .env("XDG_STATE_HOME", self.folder.path());
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap())
+        tokio::task::spawn_blocking(move || command.output().unwrap())
             .await
-            .unwrap();
+            .unwrap()
+    }
+
+    /// The same as text, with its exit code.
+    pub async fn said(&self, args: &[&str]) -> (i32, String) {
+        let output = self.command(args).await;
         let said = [output.stdout, output.stderr].concat();
         (
             output.status.code().unwrap(),
