@@ -14,6 +14,7 @@ mod rollouts;
 pub mod simulate;
 mod snapshot;
 pub mod support;
+pub mod support_csv;
 
 pub use answers::{Answer, Answers, Rendered};
 pub use catalog::{
