@@ -117,6 +117,9 @@ machine=$(livepatch-admin machine list --tier edge --state applied --output json
 run livepatch-admin explain "$machine"
 says "its rollout halted, because too many machines failed with it"
 
+step "Who has it, who has asked since, who is silent: as a table, and as CSV for everybody else."
+run livepatch-admin rollout reach 107.1
+run livepatch-admin coverage
 step "A person blocks it. The machines it failed on are offered the good one again, and the fleet is well."
 run livepatch-admin --yes rollout block "$id" --reason "fails on every fifth machine"
 says "is aborted now"
