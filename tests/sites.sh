@@ -47,7 +47,7 @@ YAML
   livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
   pid_of[$site]=$!
   # It says where it listens; the port was left to the system.
-  until address=$(grep -sm1 serving "$work/$site/log" | grep -om1 '127\.0\.0\.1:[0-9]*'); do
+  until address=$(grep -sm1 serving "$work/$site/log" | grep -o '127\.0\.0\.1:[0-9]*' | head -n 1); do
     kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server at $site ended by itself"
     tries=$((tries + 1))
     [ "$tries" -lt 600 ] || fail "the server at $site did not start within a minute"
