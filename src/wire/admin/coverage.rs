@@ -82,6 +82,7 @@ pub struct CoverageGroup {
 pub struct Coverage {
     /// What they are grouped by.
     #[schema(inline)]
+    #[schema(value_type = String)]
     pub by: CoverageBy,
     /// The label's key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
