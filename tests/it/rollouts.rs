@@ -386,6 +386,49 @@ async fn labels_are_taken_turn_by_turn() {
     assert_eq!(seen, 40, "everybody had a turn");
 }
 
+#[tokio::test]
+async fn of_two_leaders_one_moves_it() {
+    let test = fleet(100).await;
+    test.begun(policy()).await;
+    // Another replica leads since: whatever the old leader decides, it writes nothing.
+    test.sql("update leader set epoch = 7").await;
+    let late = test.look().await;
+    assert!(late.superseded, "{late:?}");
+    assert_eq!(late.changes, 0);
+    assert_eq!(test.rollout("107.1").await["share"], "0%");
+    // Both at once, in the same epoch: every change is made once.
+    let (mut one, mut other) = (Memory::new(), Memory::new());
+    let (one, other) = tokio::join!(
+        pass(&test.core, 7, &mut one),
+        pass(&test.core, 7, &mut other)
+    );
+    assert_eq!(one.unwrap().changes + other.unwrap().changes, 1);
+    let rollout = test.rollout("107.1").await;
+    assert_eq!(rollout["share"], "10%");
+    let id = rollout["id"].as_i64().unwrap();
+    let detail = test.get(&format!("/rollouts/{id}")).await.expect(200).body;
+    let widened = detail["events"].as_array().unwrap().iter();
+    assert_eq!(widened.filter(|event| event["kind"] == "widen").count(), 1);
+}
+
+#[tokio::test]
+async fn a_tier_may_go_while_a_patch_comes_to_it() {
+    let test = fleet(100).await;
+    test.begun(policy()).await;
+    test.look().await;
+    let gone = test.delete("/tiers/edge?move-to=beta").await.expect(200);
+    assert_eq!(gone.body["machines"], 100);
+    // Its policy and its rollout went with it; the next look finds nothing to do, and the machines stand in a tier without a policy.
+    assert_eq!(test.look().await, Pass::default());
+    let list = test.get("/rollouts?all=true").await.expect(200).body;
+    assert_eq!(list["items"], json!([]));
+    assert_eq!(
+        test.get("/policies").await.expect(200).body["items"],
+        json!([])
+    );
+    assert_eq!(test.get("/audit/verify").await.expect(200).body["ok"], true);
+}
+
 /// Asks until the version is offered.
 async fn comes(server: &Server, machine: u128, token: &str, version: &str) {
     until("the offer", async || {
