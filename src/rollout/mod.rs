@@ -23,7 +23,7 @@ pub use catalog::{
 };
 pub use decide::{Decision, Facts, Outcome, decide};
 pub use reason::{ReasonCode, Skip};
-pub use rollouts::{LabelValue, Rollout, RolloutState, Rollouts};
+pub use rollouts::{LabelValue, Rollout, RolloutState, Rollouts, labels_of};
 pub use snapshot::{
     AuthTokenEntry, MachineOverride, Overrides, Snapshot, SyncTokenEntry, TokenError, Tokens,
 };

@@ -41,6 +41,8 @@ pub enum ReasonCode {
     OutsideWindow,
     /// Passed over: its rollout has not come to this machine's place.
     NotYet,
+    /// Passed over: the policy lets machines like this one in only in the last phase.
+    HeldBack,
     /// Passed over: as many machines with this machine's label as may be at it at a time are.
     LabelCap,
     /// The kernel must be upgraded before patches can be had.
@@ -55,7 +57,7 @@ pub enum ReasonCode {
 
 impl ReasonCode {
     /// Every code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Offered,
         Self::UpToDate,
         Self::KeepsHigher,
@@ -74,6 +76,7 @@ impl ReasonCode {
         Self::Frozen,
         Self::OutsideWindow,
         Self::NotYet,
+        Self::HeldBack,
         Self::LabelCap,
         Self::KernelUpgradeRequired,
         Self::KernelEndOfLife,
@@ -102,6 +105,7 @@ impl ReasonCode {
             Self::Frozen => "frozen",
             Self::OutsideWindow => "outside-window",
             Self::NotYet => "not-yet",
+            Self::HeldBack => "held-back",
             Self::LabelCap => "label-cap",
             Self::KernelUpgradeRequired => "kernel-upgrade-required",
             Self::KernelEndOfLife => "kernel-end-of-life",
@@ -165,6 +169,11 @@ impl Skip<'_> {
             (ReasonCode::NotYet, _) => {
                 format!(
                     "{version} is not offered yet: its rollout in tier {tier} has not come to this machine"
+                )
+            }
+            (ReasonCode::HeldBack, _) => {
+                format!(
+                    "{version} is not offered yet: the policy of tier {tier} lets machines like this one in only in the last phase"
                 )
             }
             (ReasonCode::LabelCap, _) => {

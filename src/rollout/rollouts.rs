@@ -8,9 +8,10 @@ use super::catalog::Payload;
 use super::cohort::{PLACES, place};
 use super::reason::ReasonCode;
 use crate::domain::policy::{Opening, Policy};
-use crate::domain::{MachineId, PatchVersion, Scope};
+use crate::domain::selector::{Selector, Test, Traits};
+use crate::domain::{LabelKey, Labels, MachineId, PatchVersion, Scope};
 use jiff::Timestamp;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 /// How a rollout stands; the discriminant is stored.
@@ -67,6 +68,17 @@ impl RolloutState {
 
 /// A value of a label, e.g. `rack` and `r12`.
 pub type LabelValue = (String, String);
+
+/// The labels that a policy speaks of.
+pub fn labels_of(policy: &Policy) -> impl Iterator<Item = &str> {
+    let caps = policy.label_caps.iter().map(|cap| cap.label.as_str());
+    let terms = policy.hold_back.iter().flat_map(Selector::terms);
+    let held = terms.filter_map(|term| match &term.test {
+        Test::Label(key, _) => Some(key.as_str()),
+        _ => None,
+    });
+    caps.chain(held)
+}
 
 /// A rollout: one patch, or the part of it under a scope, in one tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,10 +170,12 @@ impl Rollouts {
         self.by_patch.values().flatten()
     }
 
-    /// The labels that policies cap.
-    pub fn capped_labels(&self) -> HashSet<&str> {
-        let caps = self.policies.values().flat_map(|policy| &policy.label_caps);
-        caps.map(|cap| cap.label.as_str()).collect()
+    /// The labels that policies speak of.
+    pub fn labels_asked(&self) -> HashSet<&str> {
+        self.policies
+            .values()
+            .flat_map(|policy| labels_of(policy))
+            .collect()
     }
 
     /// Why a payload, which is available in the tier, is not offered to this machine now; `None` if it is. Of several rollouts
@@ -182,7 +196,7 @@ impl Rollouts {
         let mut reason = Some(ReasonCode::RolloutNotBegun);
         for rollout in self.of(tier_id, payload.version) {
             if covers(&rollout.scope) {
-                reason = self.stopped_by(rollout, policy, machine, now);
+                reason = self.stopped_by(rollout, policy, payload, machine, now);
                 if reason.is_none() {
                     break;
                 }
@@ -191,10 +205,30 @@ impl Rollouts {
         reason
     }
 
+    /// Whether a selector means a machine that runs the payload's kernel.
+    fn means(&self, selector: &Selector, payload: &Payload, machine: &MachineId) -> bool {
+        let keys = selector.terms().iter().filter_map(|term| match &term.test {
+            Test::Label(key, _) => Some(key),
+            _ => None,
+        });
+        let labels: BTreeMap<LabelKey, crate::domain::LabelValue> = keys
+            .filter_map(|key| {
+                let value = self.labels.get(key.as_str())?.get(machine)?;
+                Some((key.clone(), value.parse().ok()?))
+            })
+            .collect();
+        selector.matches(&Traits {
+            kernel: Some(&payload.kernel.to_string()),
+            architecture: Some(payload.architecture),
+            labels: &Labels::try_from(labels).unwrap_or_default(),
+        })
+    }
+
     fn stopped_by(
         &self,
         rollout: &Rollout,
         policy: &Policy,
+        payload: &Payload,
         machine: &MachineId,
         now: Timestamp,
     ) -> Option<ReasonCode> {
@@ -212,6 +246,11 @@ impl Rollouts {
         }
         if rollout.state == RolloutState::Done {
             return None;
+        }
+        let last = rollout.phase + 1 >= policy.phases.len();
+        let held_back = policy.hold_back.as_ref().filter(|_| !last);
+        if held_back.is_some_and(|selector| self.means(selector, payload, machine)) {
+            return Some(ReasonCode::HeldBack);
         }
         let capped = !policy.label_caps.is_empty();
         if rollout.threshold >= PLACES && !capped {

@@ -181,6 +181,36 @@ fn a_label_value_that_is_busy_waits() {
     assert_eq!(offer(&with(None), machine(8), now).0, "107.1");
 }
 
+#[test]
+fn machines_that_a_selector_means_are_held_back_until_the_last_phase() {
+    let now = at("2026-11-27T12:00:00Z");
+    let with = |selector: &str, phase: usize| {
+        let mut policy = Policy::example();
+        policy.hold_back = Some(selector.parse().unwrap());
+        let running = Rollout {
+            phase,
+            ..rollout("107.1", RolloutState::Running, PLACES)
+        };
+        let labels = [("role".to_owned(), machine(7), "database".to_owned())];
+        rollouts(policy, [running]).with_labels(labels)
+    };
+    let story = |selector, phase, number| offer(&with(selector, phase), machine(number), now).1;
+    assert_eq!(story("role=database", 1, 7), ["held-back"]);
+    assert_eq!(story("role", 0, 7), ["held-back"]);
+    assert_eq!(story("kernel=5.15.0-*,arch=amd64", 0, 8), ["held-back"]);
+    for (selector, phase, number) in [
+        ("role=database", 2, 7),
+        ("role=database", 1, 8),
+        ("role=web", 1, 7),
+        ("flavour=aws", 0, 7),
+    ] {
+        assert!(
+            story(selector, phase, number).is_empty(),
+            "{selector} {phase} {number}"
+        );
+    }
+}
+
 /// A rollout that is followed on a virtual clock.
 struct Followed {
     policy: Policy,

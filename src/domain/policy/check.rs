@@ -29,6 +29,12 @@ impl Policy {
                 "0 lets nobody in; leave it out to have no cap".into(),
             );
         }
+        if self.hold_back.is_some() && self.phases.len() < 2 {
+            say(
+                "hold-back".into(),
+                "with a single phase nobody is held back; give it at least two phases".into(),
+            );
+        }
         let mut labels = HashSet::new();
         for (index, cap) in self.label_caps.iter().enumerate() {
             if cap.machines == 0 {

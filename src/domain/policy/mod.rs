@@ -11,6 +11,8 @@ pub use schedule::{Freeze, Opening, Schedule, Window, Zone};
 pub use share::Share;
 pub use span::Span;
 
+use super::Selector;
+
 /// How patches come out to a tier.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -22,6 +24,8 @@ pub struct Policy {
     pub machines_per_hour: Option<u32>,
     /// At most so many machines of one label value are at it at a time.
     pub label_caps: Vec<LabelCap>,
+    /// Machines that are let in only in the last phase, whatever their place is.
+    pub hold_back: Option<Selector>,
     /// When machines may be let in at all.
     pub schedule: Schedule,
     /// Whether what came to its end here goes on to the next tier by itself.
@@ -78,6 +82,7 @@ impl Policy {
             }),
             machines_per_hour: None,
             label_caps: Vec::new(),
+            hold_back: None,
             schedule: Schedule::default(),
             auto_promote: false,
             soak: Span::hours(24),

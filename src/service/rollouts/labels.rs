@@ -1,12 +1,14 @@
 //! Caps per label value: how far each value may come, looked at in the leader's pass.
 
 use super::interval;
+use crate::db::labels as label_rows;
 use crate::db::rollout_labels as rows;
 use crate::db::rollouts::RolloutRow;
 use crate::domain::policy::Policy;
+use crate::domain::selector::{Selector, Test};
 use crate::rollout::cohort::place;
 use crate::rollout::limits::{InLine, limit};
-use crate::rollout::{Catalog, LabelValue, RolloutState};
+use crate::rollout::{Catalog, LabelValue, RolloutState, labels_of};
 use crate::service::{Core, ServiceError};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,7 +36,7 @@ pub(super) async fn look(
     memory: &mut Memory,
 ) -> Result<Raised, ServiceError> {
     let mut raised = Raised::default();
-    if policy.label_caps.is_empty() || row.state != RolloutState::Running {
+    if row.state != RolloutState::Running || labels_of(policy).next().is_none() {
         return Ok(raised);
     }
     let silence = 2.0 * interval(core).as_duration().as_secs_f64();
@@ -76,6 +78,15 @@ pub(super) async fn look(
             if now > before {
                 raised.limits.push((key, now));
             }
+        }
+    }
+    // Of labels that hold machines back only changes count.
+    for term in policy.hold_back.iter().flat_map(Selector::terms) {
+        if let Test::Label(key, _) = &term.test {
+            let conn = core.db.conn().await?;
+            let mut values = label_rows::values_of(&conn, key).await?;
+            values.sort_unstable_by_key(|(machine, _)| *machine);
+            values.hash(&mut seen);
         }
     }
     let seen = seen.finish();

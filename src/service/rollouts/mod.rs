@@ -56,7 +56,7 @@ pub(super) async fn load(run: &impl Run) -> Result<Rollouts, DbError> {
         .map(|row| row.engine(limits.remove(&row.id).unwrap_or_default()));
     let loaded = Rollouts::new(policies, rollouts);
     let mut values = Vec::new();
-    for label in loaded.capped_labels() {
+    for label in loaded.labels_asked() {
         let key: LabelKey = label.parse()?;
         for (machine, value) in labels_rows::values_of(run, &key).await? {
             values.push((label.to_owned(), machine, value.to_string()));

@@ -8,7 +8,7 @@ use super::is_false;
 use crate::domain::policy::{
     Freeze, Gate, LabelCap, Phase, Policy, Problem, Schedule, Span, Window,
 };
-use crate::domain::{LabelKey, TierName};
+use crate::domain::{LabelKey, Selector, TierName};
 use jiff::Timestamp;
 use jiff::civil::{DateTime, Time, Weekday};
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,9 @@ pub struct PolicySpec {
     /// At most so many machines of one label value at a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub label_caps: Vec<LabelCapSpec>,
+    /// Machines that are let in only in the last phase, as a selector, e.g. `critical` or `rack=r1,flavour=aws`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_back: Option<String>,
     /// Time zone of windows and freezes, e.g. `Europe/Berlin`; UTC if it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
@@ -235,6 +238,8 @@ impl PolicySpec {
                 })
             })
             .collect();
+        let hold_back = self.hold_back.as_deref().map(parsed::<Selector>);
+        let hold_back = hold_back.and_then(|read| reader.take("hold-back", read));
         let zone = self.zone.as_deref().unwrap_or("UTC");
         let schedule = Schedule {
             zone: reader.take("zone", parsed(zone)).unwrap_or_default(),
@@ -277,6 +282,7 @@ impl PolicySpec {
             gate,
             machines_per_hour: self.machines_per_hour,
             label_caps,
+            hold_back,
             schedule,
             auto_promote: self.auto_promote,
             soak,
@@ -318,6 +324,7 @@ impl From<&Policy> for PolicySpec {
                     machines: cap.machines,
                 })
                 .collect(),
+            hold_back: policy.hold_back.as_ref().map(ToString::to_string),
             zone: Some(schedule.zone.name().to_owned()),
             windows: (schedule.windows.iter())
                 .map(|window| WindowSpec {
@@ -349,6 +356,7 @@ mod tests {
         "gate": {"machines": 50, "failure-rate": "0.5%", "window": "24h"},
         "machines-per-hour": 1000,
         "label-caps": [{"label": "rack", "machines": 2}],
+        "hold-back": "critical,kernel=5.15.0-*",
         "zone": "Europe/Berlin",
         "windows": [{"days": "fri-mon, wed", "from": "22:00", "to": "04:30"}, {"from": "12:00", "to": "13:00"}],
         "freezes": [{"from": "2026-12-20", "until": "2027-01-04T06:00", "reason": "end of year"}],
