@@ -48,7 +48,7 @@ kinds! {
     RolloutCompleted "rollout.completed" "A rollout reached every machine of its tier.";
     RolloutAborted "rollout.aborted" "A rollout was given up by a person.";
     RolloutApprovalNeeded "rollout.approval-needed" "A rollout waits for a second person.";
-    CoverageChanged "coverage.changed" "How many machines are covered changed.";
+    CoverageChanged "coverage.changed" "The table of supported kernels changed, and with it which machines are covered.";
     WebhookTest "webhook.test" "Somebody tries this webhook out.";
 }
 

@@ -2,7 +2,8 @@
 
 use crate::db::{DbError, Tx, outbox};
 use crate::domain::{EventKind, PatchVersion, Scope, TierName};
-use crate::wire::event::{PatchArrived, PatchPromoted, PatchStopped};
+use crate::rollout::support_csv::Difference;
+use crate::wire::event::{CoverageChanged, PatchArrived, PatchPromoted, PatchStopped};
 
 /// A patch that nobody had seen before is here, in this tier.
 pub(super) async fn arrived(
@@ -62,5 +63,23 @@ pub(super) async fn stopped(tx: &Tx<'_>, kind: EventKind, act: Act<'_>) -> Resul
         reason: act.reason.to_owned(),
     };
     outbox::emit(tx, kind, &data).await?;
+    Ok(())
+}
+
+/// The table of supported kernels changed.
+pub(super) async fn coverage(
+    tx: &Tx<'_>,
+    difference: &Difference<'_>,
+    actor: &str,
+    reason: &str,
+) -> Result<(), DbError> {
+    let data = CoverageChanged {
+        added: difference.added.len() as u64,
+        removed: difference.removed.len() as u64,
+        changed: difference.changed.len() as u64,
+        actor: actor.to_owned(),
+        reason: reason.to_owned(),
+    };
+    outbox::emit(tx, EventKind::CoverageChanged, &data).await?;
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! The table of supported kernels: shown, and replaced by one that a person gives.
 
-use super::{Core, ServiceError, text};
+use super::{Core, ServiceError, events, text};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
-use crate::db::{catalog, outbox, staged};
-use crate::domain::EventKind;
+use crate::db::{catalog, staged};
 use crate::rollout::support::{SupportRow, SupportTable};
 use crate::wire::admin::{KernelsImport, KernelsOutcome, SupportedKernel, SupportedKernelChange};
-use crate::wire::event::CoverageChanged;
 use serde_json::json;
 
 impl From<&SupportRow> for SupportedKernel {
@@ -64,14 +62,7 @@ pub async fn import(
             return Ok(outcome);
         }
         staged::replace_support(&tx, new.rows()).await?;
-        let told = CoverageChanged {
-            added: outcome.added.len() as u64,
-            removed: outcome.removed.len() as u64,
-            changed: outcome.changed.len() as u64,
-            actor: actor.name.clone(),
-            reason: reason.to_owned(),
-        };
-        outbox::emit(&tx, EventKind::CoverageChanged, &told).await?;
+        events::coverage(&tx, &difference, &actor.name, reason).await?;
         let entry = Entry {
             actor,
             action: "kernels.import",

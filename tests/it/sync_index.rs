@@ -178,10 +178,19 @@ async fn tiers_promotions_blocks_and_kernels_of_an_index_are_taken_over_after_a_
     }));
     test.plant_machines(2, "stable", &kmod::kernel().to_string(), None)
         .await;
+    let rows = test.db.raw().await;
+    rows.batch_execute(
+        "insert into webhooks (name, url, secret, created_by) values ('all', 'https://hooks.example/', 'whsec_QUFB', 'admin')",
+    )
+    .await
+    .unwrap();
 
     let waiting = run(&test, &peer, true).await;
     assert_eq!(waiting.state, SyncState::Waiting, "{waiting:?}");
     assert_eq!(waiting.code.as_deref(), Some("tiers"));
+    let told =
+        "select concat_ws(' ', kind, body::jsonb -> 'data' ->> 'version') from outbox order by 1";
+    assert_eq!(texts(&test, told).await, ["sync.waiting"]);
     assert_eq!(test.audited("sync.first-contact").await, 1);
     assert_eq!(test.rows("payloads").await, 0);
     let status = test.get("/sync/status").await.expect(200).body;
@@ -205,6 +214,19 @@ async fn tiers_promotions_blocks_and_kernels_of_an_index_are_taken_over_after_a_
     assert!(done.outcome.tiers_changed && done.outcome.kernels_changed);
     assert_eq!(texts(&test, TIERS).await, ["alpha", "edge"]);
     assert_eq!(texts(&test, REACHED).await, ["107.1 edge", "107.2 alpha"]);
+    assert_eq!(
+        texts(&test, told).await,
+        [
+            "coverage.changed",
+            "patch.arrived 107.1",
+            "patch.arrived 107.2",
+            "patch.held 107.2",
+            "patch.promoted 107.1",
+            "patch.promoted 107.2",
+            "sync.completed",
+            "sync.waiting"
+        ]
+    );
     assert_eq!(
         texts(&test, BLOCKS).await,
         ["sync/upstream 2 being watched"]

@@ -3,7 +3,7 @@
 use crate::support::admin::TestAdmin;
 use crate::support::intake::{content, file_name, trusting};
 use crate::support::kmod;
-use livepatch_onprem::db::outbox;
+use livepatch_onprem::db::{outbox, sync};
 use livepatch_onprem::domain::EventKind;
 use livepatch_onprem::wire::event::*;
 use serde::Serialize;
@@ -249,6 +249,44 @@ async fn each_kind_and_each_group_chooses() {
     assert_eq!(count(&test, "outbox").await, 0);
 }
 
+/// A run of sync whose process died says so too, once somebody finds out, and one that could not begin.
+#[tokio::test]
+async fn a_run_of_sync_that_died_or_never_began_is_told() {
+    let test = stocked().await;
+    let rows = test.db.raw().await;
+    rows.batch_execute(
+        "insert into sync_runs (upstream, cause, actor, state) values ('peer https://up.example', 'trigger', 'anna', 'running')",
+    )
+    .await
+    .unwrap();
+    assert!(sync::free(&test.core.db, 0).await.unwrap());
+    let row = rows
+        .query_one(
+            "insert into sync_runs (upstream, cause, actor) values ('peer https://up.example', 'interval', 'system') returning id",
+            &[],
+        )
+        .await
+        .unwrap();
+    let mut conn = test.core.db.conn().await.unwrap();
+    let tx = conn.begin().await.unwrap();
+    sync::refuse(&tx, row.get(0), "the configuration is wrong")
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let told: Vec<_> = written(&test).await;
+    let told: Vec<&Value> = told.iter().map(|(_, body)| body).collect();
+    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(
+        (&told[0]["type"], &told[0]["data"]["code"]),
+        (&json!("sync.failed"), &json!("died"))
+    );
+    assert_eq!(told[0]["data"]["actor"], "anna");
+    assert_eq!(
+        (&told[1]["data"]["code"], &told[1]["data"]["error"]),
+        (&json!("refused"), &json!("the configuration is wrong"))
+    );
+}
+
 /// The text of the page that describes events to receivers.
 fn page() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -271,6 +309,7 @@ fn frozen<T: Serialize + DeserializeOwned>(name: &str) {
 
 #[test]
 fn what_is_sent_is_frozen_and_described() {
+    frozen::<CoverageChanged>("coverage.changed");
     frozen::<PatchArrived>("patch.arrived");
     frozen::<PatchPromoted>("patch.promoted");
     frozen::<PatchStopped>("patch.blocked");

@@ -11,7 +11,7 @@ use crate::db::sync as rows;
 use crate::db::{DbError, Tx, catalog, outbox, patches, staged, tiers};
 use crate::domain::{EventKind, PatchVersion, Scope};
 use crate::index::State;
-use crate::rollout::support::SupportRow;
+use crate::rollout::support::{SupportRow, SupportTable};
 use crate::service::failpoint::failpoint;
 use crate::service::{ServiceError, events};
 use crate::wire::admin::{SyncItemResult, SyncOutcome, SyncPhase};
@@ -112,7 +112,7 @@ async fn once(work: &Work<'_>, found: &Found, names: &[String]) -> Result<Option
     show(work, &tx, &names, &mut outcome, &mut items).await?;
     holds::place(work, &tx, found, &mut outcome, &mut items).await?;
     if let Some(state) = state {
-        outcome.kernels_changed = kernels(&tx, state).await?;
+        outcome.kernels_changed = kernels(work, &tx, state).await?;
         if work.run.mirror {
             outcome.tiers_changed = mirror::apply(work, &tx, state, &found.moves).await?;
         }
@@ -234,7 +234,7 @@ async fn show(
 }
 
 /// Takes over the table of supported kernels, if upstream has one and it differs.
-async fn kernels(tx: &Tx<'_>, state: &State) -> Result<bool, Failure> {
+async fn kernels(work: &Work<'_>, tx: &Tx<'_>, state: &State) -> Result<bool, Failure> {
     let mut theirs: Vec<SupportRow> = state
         .records()
         .filter_map(|record| match record {
@@ -263,6 +263,10 @@ async fn kernels(tx: &Tx<'_>, state: &State) -> Result<bool, Failure> {
         return Ok(false);
     }
     staged::replace_support(tx, &theirs).await?;
+    let (ours, theirs) = (SupportTable::new(ours), SupportTable::new(theirs));
+    let reason = format!("as in {}", work.name);
+    let difference = ours.difference(&theirs);
+    events::coverage(tx, &difference, &work.run.actor.name, &reason).await?;
     Ok(true)
 }
 
