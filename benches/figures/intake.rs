@@ -254,6 +254,7 @@ async fn ours(
     let request = PromoteRequest {
         tier: tier.parse()?,
         scope: WireScope::default(),
+        selector: None,
         reason: None,
         dry_run: false,
     };

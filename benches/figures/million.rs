@@ -60,6 +60,13 @@ const MACHINES_SQL: &str = "
         (select array_agg(id order by position) as ids from tiers) t,
         (select array_agg(id order by id) as ids from words where kind = 1) k";
 
+/// Labels of the machines: 25,000 racks of 40, and three sites.
+const LABELS: &str = "
+    insert into machine_labels (machine_id, key, value, from_token)
+    select encode(substr(sha256(('livepatch fleet machine 1 ' || n)::bytea), 1, 16), 'hex')::uuid, l.key, l.value, true
+    from generate_series(0, $1::int - 1) n,
+        lateral (values ('rack', 'r' || n / 40), ('site', (array['berlin', 'paris', 'rome'])[1 + n % 3])) l(key, value)";
+
 /// A policy for each tier, and the newest patch on its way out in all of them: 600,000 machines were offered it.
 const ROLLOUTS: &str = r#"
     insert into policies (tier_id, spec, actor)
@@ -126,6 +133,7 @@ impl Site {
         client
             .execute(MACHINES_SQL, &[&token_id, &(MACHINES as i32)])
             .await?;
+        client.execute(LABELS, &[&(MACHINES as i32)]).await?;
         // Each alone: a vacuum runs in no transaction, not even one of two statements.
         client.batch_execute("vacuum analyze").await?;
         client.batch_execute("checkpoint").await?;
@@ -241,6 +249,20 @@ const LISTS: [&str; 7] = [
     "machines?state=apply-failed&tier=candidate",
     "machines?tier=beta&version=97.1&kernel=5.15.0-107.117-generic",
 ];
+const BY_LABEL: [&str; 7] = [
+    "machines?selector=rack=r7",
+    "machines?selector=site=berlin",
+    "machines?selector=site=berlin,rack=r7,flavour=generic",
+    "machines?tier=stable&state=applied&selector=site=berlin",
+    "machines?selector=site=berlin,kernel=5.15.0-30*",
+    "reports/machines?tier=stable&selector=rack=r7",
+    "reports/patch-health?tier=beta&version=100.1&selector=rack=r7",
+];
+/// Reports over a label that a third of the machines have; they are counted when they are asked for.
+const BY_LARGE_LABEL: [&str; 2] = [
+    "reports/machines?tier=stable&selector=site=berlin",
+    "reports/patch-health?tier=beta&version=100.1&selector=site=berlin",
+];
 /// How often each is asked for in a round.
 const TIMES: usize = 15;
 
@@ -263,6 +285,11 @@ pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>>
     for (name, paths) in [
         ("report over 1,000,000 machines, p99 ms", &REPORTS[..]),
         ("list over 1,000,000 machines, p99 ms", &LISTS[..]),
+        ("by label over 1,000,000 machines, p99 ms", &BY_LABEL[..]),
+        (
+            "report of a label of a third of them, p99 ms",
+            &BY_LARGE_LABEL[..],
+        ),
         ("gate over 1,000,000 machines, p99 ms", &GATES[..]),
     ] {
         // Reports and lists first: from here on the leader counts the same machines all the time.

@@ -8,6 +8,8 @@ mod listen;
 pub mod postgres;
 pub mod quickstart;
 mod start;
+mod traces;
 
 pub use listen::Addresses;
 pub use start::{Running, StartError, open, start};
+pub use traces::{Telling, tell};

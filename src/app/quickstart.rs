@@ -203,6 +203,7 @@ async fn make_administrator(
             role: Role::Admin,
             source: source.to_owned(),
             session: None,
+            is_program: false,
         };
         let change = PasswordChange {
             password,

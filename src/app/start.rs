@@ -4,7 +4,7 @@ use super::certificates;
 use super::listen::{self, Addresses};
 use crate::blob::{PatchCache, Store};
 use crate::bundle::TrustStore;
-use crate::config::{Config, ConfigError, TrustPolicy};
+use crate::config::{Config, ConfigError, OAuth, TrustPolicy};
 use crate::db::{Db, DbError, all_statements, audit, catalog, migrate, tokens};
 use crate::domain::TierName;
 use crate::domain::token::MachineTokenKey;
@@ -16,10 +16,13 @@ use crate::service::contracts::Contracts;
 use crate::service::ingest::Gate;
 use crate::service::jobs::{self, Runner};
 use crate::service::peer::Indexes;
+use crate::service::rollouts::Looks;
 use crate::service::webhooks::Webhooks;
 use crate::service::{Core, Snapshots, checkin};
 use crate::tasks;
 use crate::telemetry::Metrics;
+use crate::telemetry::security::{self, Deed, Event};
+use crate::upstream::oidc::Provider;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -133,6 +136,7 @@ async fn connect(
     let core = Arc::new(Core {
         captures: Captures::load(&db).await?,
         counts: Counts::default(),
+        looks: Looks::default(),
         db,
         snapshots,
         metrics,
@@ -146,6 +150,7 @@ async fn connect(
         sync_asked: tokio::sync::Notify::new(),
         contracts: Contracts::new(&config).map_err(StartError::Config)?,
         webhooks: Webhooks::new(&config).map_err(StartError::Config)?,
+        provider: provider(&config.auth.oauth)?,
         config,
         stopping: CancellationToken::new(),
         check_ins,
@@ -188,9 +193,14 @@ pub async fn start(config: Config, run_migrations: bool) -> Result<Running, Star
         operations = %addresses.ops,
         tls = core.config.server.tls.is_some(),
         version = env!("CARGO_PKG_VERSION"),
-        storage = core.store.place(),
+                storage = core.store.place(),
         "serving"
     );
+    let started = Deed {
+        target: &address.to_string(),
+        ..Deed::default()
+    };
+    security::emit(Event::ServerStarted, started);
     Ok(Running {
         core,
         address,
@@ -211,6 +221,7 @@ impl Running {
     /// Stops in order. Returns whether every request could end in time.
     pub async fn stop(self) -> bool {
         tracing::info!("stopping");
+        security::emit(Event::ServerStopping, Deed::default());
         self.stopping.cancel();
         self.core.jobs.shutdown().await;
         let drained = self.listener.await.unwrap_or(false);
@@ -228,6 +239,15 @@ impl Running {
         tracing::info!("stopped");
         drained
     }
+}
+
+/// The identity provider, if there is one.
+fn provider(config: &OAuth) -> Result<Option<Arc<Provider>>, StartError> {
+    if !config.enabled {
+        return Ok(None);
+    }
+    let provider = Provider::new(config).map_err(|e| StartError::Config(e.to_string()))?;
+    Ok(Some(Arc::new(provider)))
 }
 
 async fn prepare_schema(db: &Db, run_migrations: bool) -> Result<(), StartError> {

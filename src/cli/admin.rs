@@ -1,7 +1,8 @@
-//! `admin`: list, add, passwd, role, remove.
+//! `admin`: list, add, passwd, role, remove; service tokens are in `service_tokens`.
 
 use super::context::Context;
 use super::output::{Row, Show, View, properties, word};
+use super::service_tokens::{self, ServiceTokenCommand};
 use super::{CliError, prompt};
 use crate::domain::{Role, Secret};
 use crate::wire::admin::{AdminCreate, AdminEntry, PageQuery, PasswordChange, RoleChange, WhoAmI};
@@ -49,6 +50,9 @@ pub enum AdminCommand {
         /// Name
         name: String,
     },
+    /// Service tokens: with which programs use the admin API
+    #[command(subcommand)]
+    Token(ServiceTokenCommand),
 }
 
 /// Where a new password comes from.
@@ -102,6 +106,7 @@ impl Show for AdminEntry {
 pub async fn run(context: &Context, command: AdminCommand) -> Result<(), CliError> {
     let client = context.client()?;
     match command {
+        AdminCommand::Token(command) => service_tokens::run(context, command).await,
         AdminCommand::List => {
             let page = client
                 .all::<AdminEntry, _>(&["admins"], |cursor, limit| PageQuery {

@@ -22,8 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum Credentials {
     /// Not at all.
     None,
-    /// With a session's token.
-    Session(Secret),
+    /// With a token: of a session, of a service or of the identity provider.
+    Bearer(Secret),
     /// With name and password.
     Basic(String, Secret),
 }
@@ -204,7 +204,7 @@ impl Client {
         use base64::{Engine, prelude::BASE64_STANDARD};
         let text = match &self.credentials {
             Credentials::None => return Ok(None),
-            Credentials::Session(token) => format!("Bearer {}", token.expose()),
+            Credentials::Bearer(token) => format!("Bearer {}", token.expose()),
             Credentials::Basic(user, password) => format!(
                 "Basic {}",
                 BASE64_STANDARD.encode(format!("{user}:{}", password.expose()))

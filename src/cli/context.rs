@@ -7,6 +7,7 @@ use super::login::split_auth;
 use super::output::{Format, Show, View, render};
 use super::store::Store;
 use super::tls::TlsFiles;
+use crate::domain::Secret;
 use crate::wire::admin::Limit;
 use clap::Args;
 use jiff::tz::TimeZone;
@@ -64,9 +65,14 @@ impl Context {
         self.global.url.as_str().trim_end_matches('/').to_owned()
     }
 
-    /// A client that authenticates: with the session kept for this server, else with `LIVEPATCH_ADMIN_AUTH`.
+    /// A client that authenticates: with the token in `LIVEPATCH_ADMIN_TOKEN`, else with the session kept for this server, else with
+    /// `LIVEPATCH_ADMIN_AUTH`.
     pub fn client(&self) -> Result<Client, CliError> {
         let server = self.server();
+        let given = std::env::var("LIVEPATCH_ADMIN_TOKEN").ok();
+        if let Some(token) = given.filter(|token| !token.trim().is_empty()) {
+            return self.client_with(Credentials::Bearer(Secret::new(token.trim())));
+        }
         let environment = std::env::var("LIVEPATCH_ADMIN_AUTH").ok();
         let kept = match self.store() {
             Ok(store) => store.get(&server)?,
@@ -75,7 +81,7 @@ impl Context {
             Err(error) => return Err(error),
         };
         if let Some(kept) = kept {
-            return self.client_with(Credentials::Session(kept.token));
+            return self.client_with(Credentials::Bearer(kept.token));
         }
         match environment.as_deref().map(split_auth) {
             Some((user, Some(password))) => self.client_with(Credentials::Basic(user, password)),

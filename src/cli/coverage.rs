@@ -1,11 +1,12 @@
 //! `coverage`: how well the machines are covered, and which lose the cover of their kernel.
 
 use super::CliError;
+use super::args::SelectorArgs;
 use super::context::Context;
 use super::output::{Row, Show, View, blocks, properties, rows, some, table, word};
 use crate::domain::LabelKey;
 use crate::wire::admin::{
-    Coverage, CoverageBy, CoverageCounts, CoverageQuery, Horizon, HorizonKernel,
+    Coverage, CoverageBy, CoverageCounts, CoverageQuery, Horizon, HorizonKernel, HorizonQuery,
 };
 use clap::{Args, Subcommand};
 
@@ -17,12 +18,16 @@ use clap::{Args, Subcommand};
 Examples:
   livepatch-admin coverage
   livepatch-admin coverage --by label=rack
+  livepatch-admin coverage --by kernel -l rack=r1
   livepatch-admin coverage horizon"
 )]
 pub struct CoverageArgs {
     /// What the machines are grouped by: tier, kernel, flavour, or label=KEY
     #[arg(long, value_name = "WHAT", default_value = "tier", value_parser = parse_by)]
     pub by: By,
+    /// Only those that are selected.
+    #[command(flatten)]
+    pub which: SelectorArgs,
     /// Look ahead instead.
     #[command(subcommand)]
     pub command: Option<CoverageCommand>,
@@ -32,7 +37,7 @@ pub struct CoverageArgs {
 #[derive(Debug, Subcommand)]
 pub enum CoverageCommand {
     /// Machines whose kernel loses its cover within 90 days, or has lost it
-    Horizon,
+    Horizon(SelectorArgs),
 }
 
 /// What machines are grouped by.
@@ -156,16 +161,18 @@ impl Show for Horizon {
 /// Runs `coverage`.
 pub async fn run(context: &Context, args: CoverageArgs) -> Result<(), CliError> {
     let client = context.client()?;
-    if let Some(CoverageCommand::Horizon) = args.command {
-        let horizon: Horizon = client
-            .get(&["coverage", "horizon"], &CoverageQuery::default())
-            .await?;
+    if let Some(CoverageCommand::Horizon(which)) = args.command {
+        let query = HorizonQuery {
+            selector: which.selector,
+        };
+        let horizon: Horizon = client.get(&["coverage", "horizon"], &query).await?;
         return context.show(&horizon);
     }
     let By(by, label) = args.by;
     let query = CoverageQuery {
         by: Some(by),
         label,
+        selector: args.which.selector,
     };
     let coverage: Coverage = client.get(&["coverage"], &query).await?;
     context.show(&coverage)

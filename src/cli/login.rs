@@ -146,7 +146,7 @@ pub async fn logout(context: &Context) -> Result<(), CliError> {
     let Some(kept) = store.get(&server)? else {
         return context.say(&format!("There is no session on {server}."));
     };
-    let client = context.client_with(Credentials::Session(kept.token))?;
+    let client = context.client_with(Credentials::Bearer(kept.token))?;
     let told = client.tell(Method::POST, &["logout"]).await;
     // The session is forgotten here even if the server cannot be told.
     store.remove(&server)?;

@@ -26,6 +26,7 @@ pub mod reach;
 pub mod report;
 pub mod rollout;
 pub mod selected;
+pub mod service_tokens;
 pub mod session;
 pub mod storage;
 pub mod store;

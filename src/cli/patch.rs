@@ -348,6 +348,7 @@ pub async fn run(context: &Context, command: PatchCommand) -> Result<Exit, CliEr
                 scope: scope.scope()?,
                 reason: how.reason,
                 dry_run: how.dry_run,
+                selector: None,
             };
             let version = version.to_string();
             let outcome: PromoteOutcome = context

@@ -1,11 +1,12 @@
 //! `rollout reach`: whom a patch has reached.
 
 use super::CliError;
+use super::args::SelectorArgs;
 use super::context::{Context, PageArgs};
 use super::csv::csv;
 use super::output::{Show, View, blocks, flag, properties, some, table, text, titled, word};
 use crate::domain::PatchVersion;
-use crate::wire::admin::{Limit, PageQuery, Reach, ReachedMachine};
+use crate::wire::admin::{Limit, Reach, ReachQuery, ReachedMachine};
 use clap::Args;
 use std::fmt::Display;
 
@@ -25,6 +26,9 @@ pub struct ReachArgs {
     /// Print the machines as CSV, for a spreadsheet
     #[arg(long)]
     pub csv: bool,
+    /// Only those that are selected.
+    #[command(flatten)]
+    pub which: SelectorArgs,
     /// Which part of the list.
     #[command(flatten)]
     pub page: PageArgs,
@@ -141,7 +145,8 @@ pub async fn run(context: &Context, args: ReachArgs) -> Result<(), CliError> {
     } else {
         args.page.limit
     };
-    let query = |cursor| PageQuery {
+    let query = |cursor| ReachQuery {
+        selector: args.which.selector.clone(),
         cursor,
         limit: Some(limit),
     };

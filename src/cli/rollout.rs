@@ -1,6 +1,6 @@
 //! `rollout`: list, show, forecast, reach, approve, pause, resume, abort, block; and `preview promote`.
 
-use super::args::ScopeArgs;
+use super::args::{ScopeArgs, SelectorArgs};
 use super::context::Context;
 use super::output::{
     Row, Show, View, blocks, bytes, count, properties, rows, some, table, text, titled,
@@ -55,6 +55,9 @@ pub enum RolloutCommand {
         /// As if it were promoted to this tier now
         #[arg(long, value_name = "TIER")]
         tier: Option<TierName>,
+        /// For which machines.
+        #[command(flatten)]
+        which: SelectorArgs,
     },
     /// List whom a patch has reached: who has it, who was offered it, who is silent
     Reach(reach::ReachArgs),
@@ -84,7 +87,9 @@ pub struct ActArgs {
 #[derive(Debug, Subcommand)]
 pub enum PreviewCommand {
     /// What promoting a patch to a tier would mean; nothing is changed
-    #[command(after_help = "Example: livepatch-admin preview promote 107.1 stable")]
+    #[command(
+        after_help = "Examples:\n  livepatch-admin preview promote 107.1 stable\n  livepatch-admin preview promote 107.1 stable -l rack=r1"
+    )]
     Promote {
         /// The patch, e.g. 107.1
         version: PatchVersion,
@@ -93,6 +98,9 @@ pub enum PreviewCommand {
         /// For which kernels.
         #[command(flatten)]
         scope: ScopeArgs,
+        /// For which machines.
+        #[command(flatten)]
+        which: SelectorArgs,
     },
 }
 
@@ -216,6 +224,7 @@ impl Show for RolloutDetail {
                     ("Asked for by", entry.requested_by.clone()),
                     ("Approved by", some(entry.approved_by.as_ref())),
                     ("Machines", self.health.machines.to_string()),
+                    ("Counted", at(&entry.zone, Some(self.as_of))),
                     ("Gate", some(gate)),
                 ],
                 view,
@@ -313,6 +322,7 @@ pub async fn preview(context: &Context, command: PreviewCommand) -> Result<(), C
         version,
         tier,
         scope,
+        which,
     } = command;
     let client = context.client()?;
     let body = PromoteRequest {
@@ -320,12 +330,16 @@ pub async fn preview(context: &Context, command: PreviewCommand) -> Result<(), C
         scope: scope.scope()?,
         reason: None,
         dry_run: true,
+        selector: which.selector.clone(),
     };
     let version = version.to_string();
     let promotion: PromoteOutcome = client
         .send(Method::POST, &["patches", &version, "promote"], &body)
         .await?;
-    let query = ForecastQuery { tier: Some(tier) };
+    let query = ForecastQuery {
+        tier: Some(tier),
+        selector: which.selector,
+    };
     let forecast: PatchForecast = client
         .get(&["patches", &version, "forecast"], &query)
         .await?;
@@ -369,9 +383,16 @@ pub async fn run(context: &Context, command: RolloutCommand) -> Result<(), CliEr
                 .await?;
             context.show(&detail)
         }
-        RolloutCommand::Forecast { version, tier } => {
+        RolloutCommand::Forecast {
+            version,
+            tier,
+            which,
+        } => {
             let version = version.to_string();
-            let query = ForecastQuery { tier };
+            let query = ForecastQuery {
+                tier,
+                selector: which.selector,
+            };
             let forecast: PatchForecast = context
                 .client()?
                 .get(&["patches", &version, "forecast"], &query)

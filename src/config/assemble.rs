@@ -7,6 +7,8 @@ use super::model::{
     MachineReports, PatchCache, PatchStorage, PatchSync, PatchTrust, Proxy, S3, Server,
     StorageKind, SyncDriver, TrustPolicy, Webhooks,
 };
+use super::oauth::{self, OAuth};
+use super::tracing::{SecurityLog, Tracing};
 use super::value::{Value, split};
 use crate::domain::{Architecture, Secret};
 use std::net::SocketAddr;
@@ -75,6 +77,9 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
             handshake_timeout: read.duration("server.tls.handshake-timeout"),
             url_template: read.text("server.url-template"),
             redirect_downloads: read.flag("server.redirect-downloads"),
+            signed_downloads: read.flag("server.signed-downloads"),
+            signed_validity: read.duration("server.signed-downloads-validity"),
+            security_log: SecurityLog::choose(read.value("server.security-log").as_text()),
             log_level: read.text("server.log-level"),
             log_format: match read.value("server.log-format").as_text() {
                 "text" => LogFormat::Text,
@@ -160,7 +165,38 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
             session_idle: read.duration("auth.session.idle"),
             session_lifetime: read.duration("auth.session.lifetime"),
             machine_token_key: read.secret("auth.machine-token-key"),
+            oauth: Box::new(OAuth {
+                enabled: read.flag("auth.oauth.enabled"),
+                issuer: read.text("auth.oauth.issuer"),
+                audience: read.text("auth.oauth.audience"),
+                algorithms: oauth::algorithms(values, errors),
+                allowed_emails: read.list("auth.oauth.allowed-email-ids"),
+                role_claim: read.text("auth.oauth.role-claim"),
+                roles: oauth::roles(values, errors),
+                default_role: read.value("auth.oauth.default-role").as_text().parse().ok(),
+                jwks_url: read.url("auth.oauth.jwks.url"),
+                refresh_interval: read.duration("auth.oauth.jwks.refresh-interval"),
+                refresh_unknown: read.flag("auth.oauth.jwks.refresh-unknown-kid"),
+                refresh_unknown_limit: read.duration("auth.oauth.jwks.refresh-unknown-kid-limit"),
+                refresh_unknown_max_wait: read
+                    .duration("auth.oauth.jwks.refresh-unknown-kid-max-wait"),
+                ca: read.path("auth.oauth.ca"),
+                proxy: Proxy {
+                    enabled: read.flag("auth.oauth.proxy.enabled"),
+                    http: read.value("auth.oauth.proxy.http").as_url(),
+                    https: read.value("auth.oauth.proxy.https").as_url(),
+                    no_proxy: read.list("auth.oauth.proxy.no-proxy"),
+                },
+            }),
         },
+        tracing: Box::new(Tracing {
+            enabled: read.flag("tracing.enabled"),
+            sample_rate: read.value("tracing.sample-rate").as_float(),
+            service_name: read.text("tracing.service-name"),
+            endpoint: read.url("tracing.endpoint"),
+            headers: read.secret("tracing.headers"),
+            ca: read.path("tracing.ca"),
+        }),
         check_in: CheckIn {
             interval: read.duration("check-in.interval"),
             queue: read.int("check-in.queue"),

@@ -66,6 +66,8 @@ pub(super) fn check(
     trust(config, &mut checker);
     bounds(config, &mut checker);
     auth(config, &mut checker);
+    super::oauth::check(config, &mut checker);
+    super::tracing::check(config, &mut checker);
     super::sync::check(config, &mut checker);
 }
 

@@ -12,6 +12,13 @@ pub(super) fn downloads(config: &Config, checker: &mut Checker<'_>) {
     const TEMPLATE: &str = "server.url-template";
     const REDIRECT: &str = "server.redirect-downloads";
     let server = &config.server;
+    if server.signed_downloads {
+        checker.lasting(
+            "server.signed-downloads-validity",
+            server.signed_validity,
+            "no machine could download anything",
+        );
+    }
     let presigned = !config.patch_storage.s3.presign.is_zero();
     let template = server.url_template.as_str();
     if template.is_empty() {

@@ -36,6 +36,12 @@ pub fn check_files(config: &Config) -> Vec<ConfigError> {
     if let Some(path) = &config.contracts.ca {
         note("contracts.ca", path, certificates(path));
     }
+    if let Some(path) = &config.auth.oauth.ca {
+        note("auth.oauth.ca", path, certificates(path));
+    }
+    if let Some(path) = &config.tracing.ca {
+        note("tracing.ca", path, certificates(path));
+    }
     if let Some(path) = &config.webhooks.ca {
         note("webhooks.ca", path, certificates(path));
     }

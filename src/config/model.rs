@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::oauth::OAuth;
 pub use super::sync::{Contracts, MachineCount, PatchSync, Proxy, SyncDriver};
 pub use super::tls::{ClientAuth, Tls};
+pub use super::tracing::{SecurityLog, Tracing};
 pub use crate::telemetry::logs::LogFormat;
 
 /// Everything the server can be told.
@@ -36,6 +38,8 @@ pub struct Config {
     pub contracts: Contracts,
     /// `webhooks.*` (ours)
     pub webhooks: Webhooks,
+    /// `tracing.*`
+    pub tracing: Box<Tracing>,
 }
 
 /// `server.*`
@@ -55,6 +59,12 @@ pub struct Server {
     pub url_template: String,
     /// `server.redirect-downloads`: answer downloads with a redirect instead of the bytes.
     pub redirect_downloads: bool,
+    /// `server.signed-downloads` (ours): addresses of downloads are signed for one machine and until a time.
+    pub signed_downloads: bool,
+    /// `server.signed-downloads-validity` (ours): for how long.
+    pub signed_validity: Duration,
+    /// `server.security-log` (ours): where security events are written.
+    pub security_log: SecurityLog,
     /// `server.log-level`: `error`, `warn`, `info`, `debug` or `trace`, or a tracing filter.
     pub log_level: String,
     /// `server.log-format` (ours): JSON lines or text for people.
@@ -91,6 +101,9 @@ impl Default for Server {
             handshake_timeout: super::tls::HANDSHAKE,
             url_template: String::new(),
             redirect_downloads: false,
+            signed_downloads: false,
+            signed_validity: Duration::from_hours(1),
+            security_log: SecurityLog::Stderr,
             log_level: "info".to_owned(),
             log_format: LogFormat::Json,
             concurrency_limit: 1000,
@@ -317,6 +330,8 @@ pub struct Auth {
     pub session_lifetime: Duration,
     /// `auth.machine-token-key` (ours): at least 32 bytes, hexadecimal; empty: made once and kept in the database.
     pub machine_token_key: Secret,
+    /// `auth.oauth.*`
+    pub oauth: Box<OAuth>,
 }
 
 impl Default for Auth {
@@ -327,6 +342,7 @@ impl Default for Auth {
             session_idle: Duration::from_hours(1),
             session_lifetime: Duration::from_hours(12),
             machine_token_key: Secret::default(),
+            oauth: Box::default(),
         }
     }
 }

@@ -289,6 +289,13 @@ impl Value {
         }
     }
 
+    pub(super) fn as_float(&self) -> f64 {
+        match self {
+            Self::Float(value) => *value,
+            _ => 0.0,
+        }
+    }
+
     pub(super) fn as_duration(&self) -> Duration {
         match self {
             Self::Duration(value) => *value,

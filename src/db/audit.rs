@@ -41,7 +41,7 @@ pub struct Entry<'a> {
     /// Who.
     pub actor: &'a Actor,
     /// What was done, `noun.verb`, e.g. `patch.promote`.
-    pub action: &'a str,
+    pub action: &'static str,
     /// On what, e.g. a patch version or a tier's name.
     pub target: &'a str,
     /// Everything else that matters, without secrets.
@@ -123,6 +123,12 @@ pub async fn append(tx: &Tx<'_>, entry: Entry<'_>, change: Change) -> Result<i64
         hash: Vec::new(),
     };
     logged.hash = logged.expected_hash().to_vec();
+    tx.note(super::run::Change {
+        action: entry.action,
+        actor: logged.actor.clone(),
+        source: logged.source.clone(),
+        target: logged.target.clone(),
+    });
     tx.exec(
         &INSERT_AUDIT,
         &[

@@ -31,6 +31,7 @@ pub mod rollout_labels;
 pub mod rollouts;
 mod run;
 pub mod selected;
+pub mod service_tokens;
 pub mod sessions;
 pub mod staged;
 pub mod sync;

@@ -2,6 +2,7 @@
 //!
 //! `machines.patch` is not indexed, so each statement reads the whole table once.
 
+use super::filter::{MachineFilter, matching, source};
 use super::fleet::state;
 use super::run::{DbError, Run};
 use super::statements;
@@ -10,18 +11,59 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// The machines that a patch has reached: `$1` is its version.
+/// The machines that a patch has reached: `$14` is its version.
 macro_rules! reached {
     () => {
-        "(m.tried = $1 or (m.patch = $1 and m.state in (1, 7)))"
+        "(m.tried = $14 or (m.patch = $14 and m.state in (1, 7)))"
     };
 }
 
 /// What became of it there: 1 it runs, 2 it failed, 3 neither. A report counts from the first check-in after the offer on.
 macro_rules! standing {
     () => {
-        "case when m.patch = $1 and m.state in (1, 7) then 1
+        "case when m.patch = $14 and m.state in (1, 7) then 1
             when m.state = 2 and m.last_check <> m.tried_at then 2 else 3 end"
+    };
+}
+
+/// See [`count`].
+macro_rules! counted {
+    ($source:ident) => {
+        concat!(
+            "select ",
+            standing!(),
+            " as standing, count(*), count(*) filter (where m.last_check > $15),
+            count(*) filter (where m.last_check < now() - make_interval(secs => $16))",
+            source!($source),
+            reached!(),
+            " and ",
+            matching!(),
+            " group by standing"
+        )
+    };
+}
+
+/// See [`page`].
+macro_rules! listed {
+    ($source:ident) => {
+        concat!(
+            "with hits as materialized (select m.id",
+            source!($source),
+            "m.id > $15 and ",
+            reached!(),
+            " and ",
+            matching!(),
+            "),
+        page as materialized (select id from hits order by id limit $17)
+        select m.id, t.name, k.text, m.architecture, m.state, m.patch, case when m.tried = $14 then m.tried_at end, m.last_check,
+            ",
+            standing!(),
+            ", m.last_check < now() - make_interval(secs => $16)
+        from page p join machines m on m.id = p.id
+        left join machine_overrides o on o.machine_id = m.id
+        join tiers t on t.id = coalesce(o.tier_id, m.tier_id)
+        left join words k on k.id = m.kernel_id order by m.id"
+        )
     };
 }
 
@@ -32,17 +74,10 @@ statements! {
             (select max(at) from blocks where patch_id = $1 and lifted_at is null),
             (select max(e.at) from rollout_events e join rollouts r on r.id = e.rollout_id
                 where r.patch_id = $1 and r.state in (4, 6) and e.kind in ('halt', 'abort', 'block')))";
-    COUNT_REACH = concat!("select ", standing!(), " as standing, count(*), count(*) filter (where m.last_check > $2),
-            count(*) filter (where m.last_check < now() - make_interval(secs => $3))
-        from machines m where ", reached!(), " group by standing");
-    SELECT_REACH = concat!("with hits as materialized (select m.id from machines m where m.id > $2 and ", reached!(), "),
-        page as materialized (select id from hits order by id limit $4)
-        select m.id, t.name, k.text, m.architecture, m.state, m.patch, case when m.tried = $1 then m.tried_at end, m.last_check,
-            ", standing!(), ", m.last_check < now() - make_interval(secs => $3)
-        from page p join machines m on m.id = p.id
-        left join machine_overrides o on o.machine_id = m.id
-        join tiers t on t.id = coalesce(o.tier_id, m.tier_id)
-        left join words k on k.id = m.kernel_id order by m.id");
+    COUNT_REACH = counted!(all);
+    COUNT_REACH_LED = counted!(led);
+    SELECT_REACH = listed!(all);
+    SELECT_REACH_LED = listed!(led);
 }
 
 /// What became of a patch on a machine.
@@ -115,16 +150,17 @@ pub async fn stopped_at(run: &impl Run, patch_id: i32) -> Result<Option<Timestam
     Ok(run.one(&SELECT_STOPPED_AT, &[&patch_id]).await?.get(0))
 }
 
-/// Counts who was reached. A machine is silent that has not checked in for `silence` seconds.
+/// Counts who of the machines that a filter lets through was reached. A machine is silent that has not checked in for `silence` seconds.
 pub async fn count(
     run: &impl Run,
+    filter: &MachineFilter,
     version: PatchVersion,
     stopped_at: Option<Timestamp>,
     silence: f64,
 ) -> Result<Vec<Counted>, DbError> {
-    let rows = run
-        .rows(&COUNT_REACH, &[&version.code(), &stopped_at, &silence])
-        .await?;
+    let (sql, version) = (filter.pick(&COUNT_REACH, &COUNT_REACH_LED), version.code());
+    let params = filter.params(&[&version, &stopped_at, &silence]);
+    let rows = run.rows(sql, &params).await?;
     let counted = |row: &Row| Counted {
         standing: Standing::from_code(row.get(0)),
         machines: row.get::<_, i64>(1).unsigned_abs(),
@@ -134,17 +170,21 @@ pub async fn count(
     Ok(rows.iter().map(counted).collect())
 }
 
-/// Who was reached, after the machine `after`, by id.
+/// Who of them was reached, after the machine `after`, by id.
 pub async fn page(
     run: &impl Run,
+    filter: &MachineFilter,
     version: PatchVersion,
     after: Uuid,
     silence: f64,
     limit: i64,
 ) -> Result<Vec<Reached>, DbError> {
-    let rows = run
-        .rows(&SELECT_REACH, &[&version.code(), &after, &silence, &limit])
-        .await?;
+    let (sql, version) = (
+        filter.pick(&SELECT_REACH, &SELECT_REACH_LED),
+        version.code(),
+    );
+    let params = filter.params(&[&version, &after, &silence, &limit]);
+    let rows = run.rows(sql, &params).await?;
     let reached = |row: &Row| {
         let state = state(row.get(4));
         Ok(Reached {

@@ -41,8 +41,18 @@ statements! {
         "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
         " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
     );
-    COUNT_SELECTED = counted!("null::text", "0::bigint", source!(all), matching!());
-    COUNT_SELECTED_LED = counted!("null::text", "0::bigint", source!(led), matching!());
+    COUNT_SELECTED = counted!(
+        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
+        source!(all),
+        matching!()
+    );
+    COUNT_SELECTED_LED = counted!(
+        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
+        source!(led),
+        matching!()
+    );
 }
 
 /// Machines that agree in all of this.
@@ -86,12 +96,18 @@ pub async fn census(
     Ok(read(&rows))
 }
 
-/// Counts the machines that a filter lets through, like [`census`] but for those that are silent.
-pub async fn census_of(run: &impl Run, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
+/// Counts the machines that a filter lets through, like [`census`].
+pub async fn census_of(
+    run: &impl Run,
+    filter: &MachineFilter,
+    silence: f64,
+    label: Option<&LabelKey>,
+) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
     let sql: &Sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
+    let key = label.map(LabelKey::as_str);
     run.one(&CENSUS_SETTINGS, &[]).await?;
-    let rows = run.rows(sql, &filter.params(&[])).await?;
-    Ok(read(&rows).into_iter().map(|(_, row)| row).collect())
+    let rows = run.rows(sql, &filter.params(&[&silence, &key])).await?;
+    Ok(read(&rows))
 }
 
 fn read(rows: &[Row]) -> Vec<(Option<String>, CensusRow)> {

@@ -1,13 +1,16 @@
 //! Running statements: one place that prepares, times, and turns PostgreSQL's errors into ours.
 
 use super::connect::Settings;
+use crate::telemetry::security::{self, Deed};
+use crate::telemetry::traces;
 use deadpool_postgres::{GenericClient, Object, Transaction};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
+use tracing::Instrument;
 
 /// A named statement. The name is the `method` label of `livepatch_server_database_query_duration_seconds`.
 #[derive(Debug, Clone, Copy)]
@@ -179,7 +182,15 @@ async fn watched<T>(
     name: &'static str,
     statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T, DbError> {
-    let mut statement = std::pin::pin!(statement);
+    let span = tracing::trace_span!(
+        target: traces::TARGET,
+        "database",
+        otel.name = name,
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        db.operation.name = name,
+    );
+    let mut statement = std::pin::pin!(statement.instrument(span));
     loop {
         if let Ok(result) = tokio::time::timeout(LOOK, &mut statement).await {
             return result.map_err(|e| DbError::of(name, e));
@@ -223,6 +234,7 @@ impl Conn {
             inner: tx,
             observer: Arc::clone(&self.observer),
             settings: Arc::clone(&self.settings),
+            changes: Mutex::default(),
         })
     }
 
@@ -239,6 +251,7 @@ impl Conn {
             inner: tx,
             observer: Arc::clone(&self.observer),
             settings: Arc::clone(&self.settings),
+            changes: Mutex::default(),
         })
     }
 }
@@ -260,6 +273,15 @@ pub struct Tx<'a> {
     inner: Transaction<'a>,
     observer: Observer,
     settings: Arc<Settings>,
+    changes: Mutex<Vec<Change>>,
+}
+
+/// What was written to the audit log, to be told of when it is committed.
+pub(super) struct Change {
+    pub(super) action: &'static str,
+    pub(super) actor: String,
+    pub(super) source: String,
+    pub(super) target: String,
 }
 
 impl std::fmt::Debug for Tx<'_> {
@@ -269,11 +291,29 @@ impl std::fmt::Debug for Tx<'_> {
 }
 
 impl Tx<'_> {
+    /// Notes a change, to be told of when it is committed.
+    pub(super) fn note(&self, change: Change) {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        changes.push(change);
+    }
+
     /// Commits. Only after this may anything be acknowledged.
     pub async fn commit(self) -> Result<(), DbError> {
         let started = Instant::now();
         let result = watched(&self.settings, "commit", self.inner.commit()).await;
         (self.observer)("commit", started.elapsed(), result.is_ok());
+        if result.is_ok() {
+            let changes = self.changes.into_inner();
+            for change in changes.unwrap_or_else(PoisonError::into_inner) {
+                let deed = Deed {
+                    actor: &change.actor,
+                    source: &change.source,
+                    target: &change.target,
+                    message: "",
+                };
+                security::changed(change.action, deed);
+            }
+        }
         result
     }
 }

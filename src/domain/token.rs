@@ -17,6 +17,8 @@ pub const AUTH_PREFIX: &str = "lpa_";
 pub const MACHINE_PREFIX: &str = "lpm_";
 /// Prefix of session tokens of administrators.
 pub const SESSION_PREFIX: &str = "lps_";
+/// Prefix of service tokens: of programs that use the admin API.
+pub const SERVICE_PREFIX: &str = "lpv_";
 /// Prefix of sync tokens of other servers.
 pub const SYNC_PREFIX: &str = "lpy_";
 
@@ -59,6 +61,8 @@ pub struct MachineClaims {
 
 const CLAIMS_LEN: usize = 16 + 4 + 8;
 const TOKEN_LEN: usize = CLAIMS_LEN + 32;
+/// What the MAC of a download begins with.
+const DOWNLOAD: &[u8] = b"livepatch download\0";
 /// What SHA-256 reads at a time, in bytes.
 const SHA256_BLOCK: usize = 64;
 
@@ -105,6 +109,35 @@ impl MachineTokenKey {
         let mac = self.mac(&bytes[..CLAIMS_LEN]);
         bytes[CLAIMS_LEN..].copy_from_slice(&mac);
         format!("{MACHINE_PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    }
+
+    /// The MAC of a download: that this machine may fetch this file until then, in unix seconds.
+    fn download_mac(&self, filename: &str, machine: &MachineId, until: i64) -> [u8; 32] {
+        let mut text = Vec::with_capacity(DOWNLOAD.len() + 24 + filename.len());
+        // Longer than the claims of a machine token, whose MACs are made with the same key.
+        text.extend_from_slice(DOWNLOAD);
+        text.extend_from_slice(&machine.0);
+        text.extend_from_slice(&until.to_be_bytes());
+        text.extend_from_slice(filename.as_bytes());
+        self.mac(&text)
+    }
+
+    /// The signature of a download's address.
+    pub fn sign_download(&self, filename: &str, machine: &MachineId, until: i64) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(self.download_mac(filename, machine, until))
+    }
+
+    /// Whether a download's address was signed with this key, for exactly this file, machine and time.
+    pub fn is_download(
+        &self,
+        signature: &str,
+        filename: &str,
+        machine: &MachineId,
+        until: i64,
+    ) -> bool {
+        let mut given = [0u8; 32];
+        let len = BASE64_URL_SAFE_NO_PAD.decode_slice(signature, &mut given);
+        len == Ok(32) && openssl::memcmp::eq(&self.download_mac(filename, machine, until), &given)
     }
 
     /// Checks a machine token and returns its claims; `None` for anything not issued with this key.
@@ -182,6 +215,22 @@ mod tests {
         }
         assert_eq!(key.verify(&token[..token.len() - 1]), None);
         assert_eq!(key.verify(""), None);
+    }
+
+    #[test]
+    fn a_download_is_signed_for_one_file_machine_and_time() {
+        let key = MachineTokenKey::new(&[1; 32]).unwrap();
+        let (ours, other) = (MachineId([7; 16]), MachineId([8; 16]));
+        let signature = key.sign_download("a.tar.bz2", &ours, 1000);
+        assert!(key.is_download(&signature, "a.tar.bz2", &ours, 1000));
+        assert!(!key.is_download(&signature, "b.tar.bz2", &ours, 1000));
+        assert!(!key.is_download(&signature, "a.tar.bz2", &other, 1000));
+        assert!(!key.is_download(&signature, "a.tar.bz2", &ours, 1001));
+        for bad in ["", "x", &signature[1..], &format!("{signature}A")] {
+            assert!(!key.is_download(bad, "a.tar.bz2", &ours, 1000), "{bad}");
+        }
+        let others = MachineTokenKey::new(&[2; 32]).unwrap();
+        assert!(!others.is_download(&signature, "a.tar.bz2", &ours, 1000));
     }
 
     #[test]

@@ -99,8 +99,9 @@ where
         .map(super::super::wire::token::Token::expose);
     let (claims, tier) = machine::authenticated(core, &machine, &parts.headers, shown)?;
     let url = ClientUrl::new(&parts.uri, &parts.headers);
-    let address = |filename: &str| url.of(core, filename);
-    let answer = clients::check_in(core, &claims, tier, &report, address, Timestamp::now()).await?;
+    let now = Timestamp::now();
+    let address = |filename: &str| url.of(core, filename, &claims.machine, now);
+    let answer = clients::check_in(core, &claims, tier, &report, address, now).await?;
     Ok(machine::json(answer))
 }
 

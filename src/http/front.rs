@@ -5,6 +5,7 @@
 //! because requests are being captured or logged or its path is written in an unusual way, is left to the router, as is
 //! every other request.
 
+use super::admin::extract::source;
 use super::error::{Asked, complete};
 use super::governor::Governor;
 use super::serve::App;
@@ -13,7 +14,7 @@ use crate::service::Core;
 use crate::telemetry::HttpRoute;
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::{Method, Request, Response, Uri};
+use axum::http::{Method, Request, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
 use futures_util::FutureExt;
 use http_body::Body as HttpBody;
@@ -108,6 +109,10 @@ impl CheckIns {
             }),
         };
         let status = observe::mark(&mut response, id);
+        if status == StatusCode::UNAUTHORIZED {
+            let machine = machine_of(&parts.method, &parts.uri).unwrap_or_default();
+            observe::machine_refused(machine, &source(&parts.extensions));
+        }
         let seconds = started.elapsed().as_secs_f64();
         self.metric
             .observe(Method::POST.as_str(), status.as_u16(), seconds);

@@ -79,9 +79,9 @@ async fn status(
         return Ok(refuse(LegacyError::INVALID_MACHINE_TOKEN));
     };
     let url = ClientUrl::new(&uri, &headers);
-    let address = |filename: &str| url.of(&core, filename);
-    let answer =
-        clients::check_in(&core, &claims, tier, &report, address, Timestamp::now()).await?;
+    let now = Timestamp::now();
+    let address = |filename: &str| url.of(&core, filename, &claims.machine, now);
+    let answer = clients::check_in(&core, &claims, tier, &report, address, now).await?;
     Ok(machine::json(answer))
 }
 

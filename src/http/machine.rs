@@ -4,7 +4,7 @@
 use super::error::{ApiError, AsIs};
 use crate::domain::MachineId;
 use crate::domain::token::MachineClaims;
-use crate::service::{Core, ServiceError, clients};
+use crate::service::{Core, ServiceError, clients, delivery};
 use crate::telemetry::TokenKind;
 use crate::wire::ReportError;
 use crate::wire::legacy::UNAUTHORIZED;
@@ -18,6 +18,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::FutureExt;
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
 use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
@@ -232,8 +233,24 @@ impl<'a> ClientUrl<'a> {
             .filter(|host| !host.is_empty() && host.len() < 256 && host.chars().all(plain))
     }
 
-    /// The address of a file: by the template, or as the client reached us.
-    pub(super) fn of(&self, core: &Core, filename: &str) -> String {
+    /// The address of a file for a machine, signed if that is configured.
+    pub(super) fn of(
+        &self,
+        core: &Core,
+        filename: &str,
+        machine: &MachineId,
+        now: Timestamp,
+    ) -> String {
+        let address = self.plain(core, filename);
+        match delivery::signature(core, filename, machine, now) {
+            Some(query) if address.contains('?') => format!("{address}&{query}"),
+            Some(query) => format!("{address}?{query}"),
+            None => address,
+        }
+    }
+
+    /// By the template, or as the client reached us.
+    fn plain(&self, core: &Core, filename: &str) -> String {
         let template = &core.config.server.url_template;
         if !template.is_empty() {
             return template.replace("{filename}", filename);

@@ -1,10 +1,13 @@
 //! Around every request: an id, a log line, the public metric of its duration, and an answer even to a panic.
 
+use super::admin::extract::source;
 use super::error::{ApiError, REQUEST_ID};
 use crate::service::{Core, ServiceError};
+use crate::telemetry::security::{self, Deed, Event};
+use crate::telemetry::traces;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, Response, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::IntoResponse;
 use std::any::Any;
@@ -12,7 +15,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 use tower_http::request_id::RequestId;
+use tracing::field::Empty;
 use tracing::{Instrument, Level, Span};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Gives the request an id, runs it in a span of that id, and takes its duration.
 pub(super) async fn observe(
@@ -24,10 +29,29 @@ pub(super) async fn observe(
     let id = request_id();
     let template = request.extensions().get::<MatchedPath>().cloned();
     let method = request.method().clone();
+    let source = source(request.extensions());
+    let machine = machine(request.uri());
+    let trace = trace(
+        request.headers(),
+        template.as_ref().map_or("none", MatchedPath::as_str),
+        &method,
+        &id,
+    );
     request.extensions_mut().insert(RequestId::new(id.clone()));
     let span = span(&id);
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = next
+        .run(request)
+        .instrument(span.clone())
+        .instrument(trace.clone())
+        .await;
     let status = mark(&mut response, id).as_u16();
+    trace.record("http.response.status_code", status);
+    if status >= 500 {
+        trace.record("otel.status_code", "ERROR");
+    }
+    if let (StatusCode::UNAUTHORIZED, Some(machine)) = (response.status(), machine) {
+        machine_refused(&machine, &source);
+    }
     let seconds = started.elapsed().as_secs_f64();
     let template = template.as_ref().map(MatchedPath::as_str);
     core.metrics
@@ -40,9 +64,57 @@ pub(super) async fn observe(
     response
 }
 
-/// Whether requests that go well are logged.
+/// Whether something is written of requests that go well: a log line or a trace.
 pub(super) fn is_logged() -> bool {
-    tracing::enabled!(Level::DEBUG)
+    tracing::enabled!(Level::DEBUG) || traces::is_on()
+}
+
+/// The span of a request for traces, below that of the caller if it names one. Costs nothing while nobody collects them.
+fn trace(headers: &HeaderMap, template: &str, method: &Method, id: &HeaderValue) -> Span {
+    if !traces::is_on() {
+        return Span::none();
+    }
+    let span = tracing::trace_span!(
+        target: traces::TARGET,
+        "request",
+        otel.name = format!("{method} {template}"),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = %method,
+        http.route = template,
+        http.response.status_code = Empty,
+        request_id = id.to_str().unwrap_or_default(),
+    );
+    let header = headers
+        .get("traceparent")
+        .and_then(|value| value.to_str().ok());
+    if let Some(parent) = traces::parent(header) {
+        // It fails only for a span that nobody collects.
+        let _ = span.set_parent(parent);
+    }
+    span
+}
+
+/// The machine that a path of the client API names; empty for the older paths, in which its token may stand.
+fn machine(uri: &Uri) -> Option<String> {
+    let path = uri.path();
+    if let Some(rest) = path.strip_prefix("/v1/client/") {
+        return rest
+            .split('/')
+            .next()
+            .map(|id| id.chars().take(36).collect());
+    }
+    path.starts_with("/api/").then(String::new)
+}
+
+/// Tells of a machine that was refused.
+pub(super) fn machine_refused(machine: &str, source: &str) {
+    let deed = Deed {
+        source,
+        target: machine,
+        ..Deed::default()
+    };
+    security::emit(Event::MachineRefused, deed);
 }
 
 /// The span that gives what is logged within it the request's id.

@@ -1,9 +1,11 @@
 //! The API for other servers, `/v1/sync/...` (ours): a signed head, a state or how it differs, payloads, and a report back.
 
+use super::admin::extract::source;
 use super::error::{ApiError, JsonBody, PathParam, QueryParams};
 use crate::service::peer::{self, Caller, Told};
 use crate::service::{Core, ServiceError, delivery};
 use crate::telemetry::TokenKind;
+use crate::telemetry::security::{self, Deed, Event};
 use crate::wire::sync::{DIFFERENCE, PeerReport, WHOLE};
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, FromRequestParts, State};
@@ -48,6 +50,7 @@ impl FromRequestParts<Arc<Core>> for Peer {
             .map(|(_, token)| token.trim());
         let Some(token) = token else {
             core.metrics.auth.failures.inc(TokenKind::None);
+            refused(parts);
             return Err(ServiceError::Unauthorized(
                 "show a sync token: `Authorization: Bearer lpy_...`".to_owned(),
             )
@@ -58,9 +61,19 @@ impl FromRequestParts<Arc<Core>> for Peer {
             core.metrics.auth.authorized.inc(TokenKind::Sync);
         } else {
             core.metrics.auth.failures.inc(TokenKind::Sync);
+            refused(parts);
         }
         Ok(Self(caller?))
     }
+}
+
+fn refused(parts: &Parts) {
+    let deed = Deed {
+        source: &source(&parts.extensions),
+        target: parts.uri.path(),
+        ..Deed::default()
+    };
+    security::emit(Event::SyncTokenRefused, deed);
 }
 
 async fn head(

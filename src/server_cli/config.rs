@@ -4,7 +4,8 @@ use crate::config::{self, Config, ConfigError, Loaded, Source, Values, keys};
 use anyhow::Context as _;
 use clap::{Args, Subcommand, ValueEnum};
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Check or show the configuration
@@ -34,7 +35,24 @@ enum ConfigCommand {
     },
     /// List every key with its type, default, environment variable and meaning
     Keys,
+    /// Make a configuration from one of Canonical's server: its snap's, its charms', or its old reactive charm's
+    #[command(after_help = CONVERT)]
+    Convert {
+        /// What `snap get -d canonical-livepatch-server lp` or `juju config APPLICATION` printed, or a file of keys
+        #[arg(value_name = "FILE")]
+        input: PathBuf,
+        /// Write it to this file, which must not be there yet, instead of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
 }
+
+const CONVERT: &str = "\
+Examples:
+  snap get -d canonical-livepatch-server lp > old.json && livepatch-server config convert old.json -o /etc/livepatch.yaml
+  juju config livepatch > old.yaml && livepatch-server config convert old.yaml
+
+Only what somebody set is taken over. What cannot be taken over, and what is missing to start, is said on standard error.";
 
 /// Where the configuration file is
 #[derive(Debug, Args)]
@@ -110,6 +128,61 @@ pub fn execute(
             }
         }
         ConfigCommand::Keys => write!(out, "{}", key_table())?,
+        ConfigCommand::Convert { input, output } => {
+            return convert(&input, output.as_deref(), out, err);
+        }
+    }
+    Ok(0)
+}
+
+fn convert(
+    input: &Path,
+    output: Option<&Path>,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> anyhow::Result<u8> {
+    let read = std::fs::read_to_string(input).map_err(|error| error.to_string());
+    let converted = match read.and_then(|text| config::convert::convert(&text)) {
+        Ok(converted) => converted,
+        Err(why) => {
+            writeln!(err, "error: {}: {why}", input.display())?;
+            return Ok(1);
+        }
+    };
+    match output {
+        None => write!(out, "{}", converted.text)?,
+        Some(path) => {
+            // It may hold secrets, and there may be a configuration already.
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)
+                .with_context(|| format!("{}: the file to write", path.display()))?;
+            file.write_all(converted.text.as_bytes())?;
+        }
+    }
+    writeln!(
+        err,
+        "{} keys taken over from {}",
+        converted.taken, converted.from
+    )?;
+    for remark in &converted.remarks {
+        writeln!(err, "{remark}")?;
+    }
+    let place = output.unwrap_or(Path::new("the result"));
+    let read = |_: &Path| Ok(converted.text.clone());
+    match config::load_with(Some(place), std::iter::empty(), &read) {
+        Ok(_) => writeln!(
+            err,
+            "complete: `livepatch-server config check` finds nothing wrong"
+        )?,
+        Err(errors) => {
+            writeln!(err, "to be done before it starts:")?;
+            for error in errors {
+                writeln!(err, "  {error}")?;
+            }
+        }
     }
     Ok(0)
 }

@@ -3,7 +3,6 @@
 use crate::app;
 use crate::config::{Config, Loaded, NoticeLevel, process_environment};
 use crate::db::{connect::Settings, migrate as schema};
-use crate::telemetry::logs;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -70,19 +69,23 @@ pub(super) async fn told_to_stop() -> anyhow::Result<()> {
 
 pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let loaded = load(args.config.as_deref())?;
-    let server = &loaded.config.server;
-    logs::init(&server.log_level, server.log_format).context("server.log-level")?;
+    let runtime = runtime()?;
+    let telling = {
+        let _within = runtime.enter();
+        app::tell(&loaded.config)?
+    };
     for notice in &loaded.notices {
         match notice.level {
             NoticeLevel::Warning => tracing::warn!("{notice}"),
             NoticeLevel::Note => tracing::info!("{notice}"),
         }
     }
-    runtime()?.block_on(async move {
+    runtime.block_on(async move {
         let stop = told_to_stop();
         let running = app::start(loaded.config, !args.no_migrate).await?;
         stop.await?;
         let drained = running.stop().await;
+        telling.end().await;
         Ok(if drained {
             ExitCode::SUCCESS
         } else {

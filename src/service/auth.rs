@@ -4,15 +4,17 @@
 //! such, so that nobody can lock its owner out from elsewhere. It is counted in the database, for all replicas.
 //! Sessions that are open are not touched by it.
 
-use super::{Core, ServiceError, paging, passwords};
+use super::{Core, ServiceError, identity, paging, passwords};
 use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::sessions::{self as rows, Backoff, NewSession, SessionRow};
 use crate::db::{Db, admins};
-use crate::domain::token::{SESSION_PREFIX, random_token, token_hash};
+use crate::domain::token::{SERVICE_PREFIX, SESSION_PREFIX, random_token, token_hash};
 use crate::domain::{Role, Secret};
 use crate::telemetry::TokenKind;
+use crate::telemetry::security::{self, Deed, Event};
 use crate::wire::admin::{LoginAnswer, LoginRequest, Page, PageQuery, Session, WhoAmI};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -39,8 +41,8 @@ const SOURCE: Backoff = Backoff {
 /// What a request shows to prove who sends it.
 #[derive(Debug)]
 pub enum Credentials {
-    /// The token of a session.
-    Session(Secret),
+    /// A token: of a session, of a service, or of the identity provider.
+    Bearer(Secret),
     /// Name and password with every request.
     Basic {
         /// Name.
@@ -59,8 +61,10 @@ pub struct Caller {
     pub role: Role,
     /// Address the request came from.
     pub source: String,
-    /// Their session; `None` with a password in the request.
+    /// Their session; `None` without one.
     pub session: Option<SessionRow>,
+    /// A program, with a service token.
+    pub is_program: bool,
 }
 
 impl Caller {
@@ -70,6 +74,17 @@ impl Caller {
             name: self.name.clone(),
             source: self.source.clone(),
         }
+    }
+
+    /// The same for what only a person may do; refuses programs.
+    pub fn person(&self) -> Result<Actor, ServiceError> {
+        if self.is_program {
+            return Err(ServiceError::Forbidden(format!(
+                "a person must do this; {} is a service token",
+                self.name
+            )));
+        }
+        Ok(self.actor())
     }
 
     /// Refuses whoever has a lesser role.
@@ -93,17 +108,36 @@ pub fn is_name(name: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+' | b'@'))
 }
 
-/// Finds out who asks. Reads the database once for a session; a password costs a hash.
+/// Finds out who asks for something in a section of the API. Reads the database once for a session or service token; a
+/// password costs a hash.
 pub async fn authenticate(
     core: &Core,
     credentials: &Credentials,
+    section: &str,
     source: String,
 ) -> Result<Caller, ServiceError> {
     match credentials {
-        Credentials::Session(token) => {
+        Credentials::Bearer(token) => {
             let started = Instant::now();
-            let found = by_session(core, token, source).await;
-            counted(core, TokenKind::Session, started, found)
+            let shown = source.clone();
+            let (kind, found) = if token.expose().starts_with(SERVICE_PREFIX) {
+                let found = identity::by_service_token(core, token, section, source).await;
+                (TokenKind::Service, found)
+            } else if let Some(provider) = identity::provider_for(core, token) {
+                let found = identity::by_provider(core, provider, token, source).await;
+                (TokenKind::Oidc, found)
+            } else {
+                (TokenKind::Session, by_session(core, token, source).await)
+            };
+            if let Err(ServiceError::Unauthorized(why)) = &found {
+                let deed = Deed {
+                    source: &shown,
+                    message: why,
+                    ..Deed::default()
+                };
+                security::emit(Event::CredentialRefused, deed);
+            }
+            counted(core, kind, started, found)
         }
         Credentials::Basic { user, password } => {
             let role = check_password(core, user, password, &source).await?;
@@ -112,6 +146,7 @@ pub async fn authenticate(
                 role,
                 source,
                 session: None,
+                is_program: false,
             })
         }
     }
@@ -162,6 +197,7 @@ async fn by_session(core: &Core, token: &Secret, source: String) -> Result<Calle
         role: session.role,
         source,
         session: Some(session),
+        is_program: false,
     })
 }
 
@@ -194,6 +230,20 @@ pub async fn check_password(
 ) -> Result<Role, ServiceError> {
     let started = Instant::now();
     let checked = throttled_check(core, name, password, source).await;
+    let event = match &checked {
+        Err(ServiceError::Unauthorized(_)) => Some(Event::LoginFailed),
+        Err(ServiceError::Throttled { .. }) => Some(Event::LoginThrottled),
+        _ => None,
+    };
+    if let Some(event) = event {
+        let deed = Deed {
+            // What cannot be a name may be a password that was typed into the wrong field.
+            actor: if is_name(name) { name } else { "?" },
+            source,
+            ..Deed::default()
+        };
+        security::emit(event, deed);
+    }
     counted(core, TokenKind::Password, started, checked)
 }
 
@@ -252,6 +302,29 @@ async fn throttled_check(
     ))
 }
 
+/// How long a token of a server or program is valid if nothing else is said.
+const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// Until when a token is valid that somebody asks for.
+pub(super) fn expiry(
+    valid_until: Option<Timestamp>,
+    no_expiry: bool,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, ServiceError> {
+    let wrong = |why: &str| Err(ServiceError::Invalid(why.to_owned()));
+    match (valid_until, no_expiry) {
+        (Some(_), true) => {
+            wrong("valid-until and no-expiry contradict each other; give one of them")
+        }
+        (Some(until), false) if until <= now => {
+            wrong("valid-until is in the past; give a later time")
+        }
+        (Some(until), false) => Ok(Some(until)),
+        (None, true) => Ok(None),
+        (None, false) => Ok(Some(now + LIFETIME)),
+    }
+}
+
 /// A random token of 256 bits.
 pub(super) fn fresh_token(prefix: &str) -> Result<String, ServiceError> {
     let mut random = [0u8; 32];
@@ -308,7 +381,7 @@ pub async fn login(
 pub(super) async fn record(
     tx: &crate::db::Tx<'_>,
     actor: &Actor,
-    action: &str,
+    action: &'static str,
     target: &str,
     details: serde_json::Value,
 ) -> Result<i64, ServiceError> {

@@ -6,11 +6,12 @@
 //!
 //! Invariant: of many machines no counts older than [`Census::stale_after`] are given out.
 
+use super::fleet::{self, Wanted};
 use super::{Core, ServiceError, coverage};
-use crate::db::filter::MachineFilter;
 use crate::db::reports::{self as rows, CensusRow};
 use crate::db::{DbError, Tx};
-use crate::domain::LabelKey;
+use crate::domain::selector::Traits;
+use crate::domain::{LabelKey, Labels, Selector, TierName};
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -107,7 +108,7 @@ async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
 }
 
 /// Reads the whole table; with a label also by its value. Counts by labels are not kept: there are as many as there are keys.
-pub(super) async fn read(
+async fn read(
     core: &Core,
     label: Option<&LabelKey>,
 ) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
@@ -118,9 +119,66 @@ pub(super) async fn read(
     .await
 }
 
-/// The machines that a filter lets through, counted now. Kept counts know nothing of labels.
-pub(super) async fn of(core: &Core, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
-    patiently(core, async |tx: &Tx<'_>| rows::census_of(tx, filter).await).await
+/// Some of the machines, counted.
+pub(super) struct Counted {
+    pub(super) as_of: Timestamp,
+    /// Groups; with a label also by its value.
+    pub(super) rows: Vec<(Option<String>, CensusRow)>,
+}
+
+/// The machines of a tier, or of all, that a selector means; with a label also by its value. Kept counts know nothing of
+/// labels: where these are asked for, machines are counted now.
+pub(super) async fn selected(
+    core: &Core,
+    tier: Option<&TierName>,
+    selector: Option<&Selector>,
+    label: Option<&LabelKey>,
+) -> Result<Counted, ServiceError> {
+    if label.is_some() || selector.is_some_and(Selector::asks_for_labels) {
+        return counted_now(core, tier, selector, label).await;
+    }
+    let tier_id = tier.map(|tier| fleet::known_tier(core, tier)).transpose()?;
+    let census = current(core).await?;
+    let labels = Labels::default();
+    let is_meant = |row: &&CensusRow| {
+        let machine = Traits {
+            kernel: row.kernel.as_deref(),
+            architecture: row.architecture,
+            labels: &labels,
+        };
+        tier_id.is_none_or(|id| row.tier_id == id)
+            && selector.is_none_or(|selector| selector.matches(&machine))
+    };
+    let rows = census.rows.iter().filter(is_meant);
+    Ok(Counted {
+        as_of: census.as_of,
+        rows: rows.map(|row| (None, row.clone())).collect(),
+    })
+}
+
+async fn counted_now(
+    core: &Core,
+    tier: Option<&TierName>,
+    selector: Option<&Selector>,
+    label: Option<&LabelKey>,
+) -> Result<Counted, ServiceError> {
+    let as_of = Timestamp::now();
+    let rows = if tier.is_none() && selector.is_none_or(Selector::is_all) {
+        read(core, label).await?
+    } else {
+        let wanted = Wanted {
+            tier,
+            selector,
+            ..Wanted::default()
+        };
+        let filter = fleet::filter(core, &core.db.conn().await?, &wanted).await?;
+        let silence = silence(core);
+        patiently(core, async |tx: &Tx<'_>| {
+            rows::census_of(tx, &filter, silence, label).await
+        })
+        .await?
+    };
+    Ok(Counted { as_of, rows })
 }
 
 /// Counts in a transaction of its own and gives up when it takes too long.

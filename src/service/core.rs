@@ -7,6 +7,7 @@ use super::contracts::Contracts;
 use super::ingest::Gate;
 use super::jobs::Runner;
 use super::peer::Indexes;
+use super::rollouts::Looks;
 use super::snapshots::Snapshots;
 use super::webhooks::Webhooks;
 use crate::blob::{PatchCache, Store};
@@ -16,6 +17,7 @@ use crate::db::Db;
 use crate::db::listen::Change;
 use crate::domain::token::MachineTokenKey;
 use crate::telemetry::Metrics;
+use crate::upstream::oidc::Provider;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +45,10 @@ pub struct Core {
     pub captures: Captures,
     /// Machines as they were counted last.
     pub counts: Counts,
+    /// What machines reported of rollouts, as it was counted last.
+    pub looks: Looks,
+    /// The identity provider of administrators, if one is configured.
+    pub provider: Option<Arc<Provider>>,
     /// The contracts service of Ubuntu Pro.
     pub contracts: Contracts,
     /// Check-ins on their way to the database.

@@ -9,6 +9,7 @@ use crate::rollout::Catalog;
 use crate::rollout::coverage::{Counts, Group, HORIZON, judge, loss};
 use crate::wire::admin::{
     Coverage, CoverageBy, CoverageCounts, CoverageGroup, CoverageQuery, Horizon, HorizonKernel,
+    HorizonQuery,
 };
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::Date};
@@ -115,19 +116,11 @@ pub async fn by(core: &Core, query: &CoverageQuery) -> Result<Coverage, ServiceE
         let group = groups.entry(name(catalog, by, label, row)).or_default();
         group.add(catalog, row, today);
     };
-    let as_of = if query.label.is_some() {
-        let now = Timestamp::now();
-        for (label, row) in census::read(core, query.label.as_ref()).await? {
-            add(label, &row);
-        }
-        now
-    } else {
-        let census = census::current(core).await?;
-        for row in &census.rows {
-            add(None, row);
-        }
-        census.as_of
-    };
+    let selector = query.selector.as_ref();
+    let counted = census::selected(core, None, selector, query.label.as_ref()).await?;
+    for (label, row) in counted.rows {
+        add(label, &row);
+    }
     let left_out = groups.len().saturating_sub(MOST);
     if left_out > 0 {
         let mut sizes: Vec<(u64, Name)> = groups
@@ -148,7 +141,7 @@ pub async fn by(core: &Core, query: &CoverageQuery) -> Result<Coverage, ServiceE
     Ok(Coverage {
         by,
         label: query.label.clone(),
-        as_of,
+        as_of: counted.as_of,
         total: total.into(),
         groups: groups.collect(),
         left_out: left_out as u64,
@@ -156,13 +149,13 @@ pub async fn by(core: &Core, query: &CoverageQuery) -> Result<Coverage, ServiceE
 }
 
 /// Which machines lose the cover of their kernel within [`HORIZON`] days.
-pub async fn horizon(core: &Core) -> Result<Horizon, ServiceError> {
+pub async fn horizon(core: &Core, query: &HorizonQuery) -> Result<Horizon, ServiceError> {
     let snapshot = core.snapshots.get_full();
     let table = snapshot.catalog.support();
-    let census = census::current(core).await?;
+    let census = census::selected(core, None, query.selector.as_ref(), None).await?;
     let today = today();
     let mut kernels: BTreeMap<(&str, Option<Architecture>, Option<Date>), u64> = BTreeMap::new();
-    for row in &census.rows {
+    for (_, row) in &census.rows {
         if let Some(kernel) = row.kernel.as_deref() {
             let key = (kernel, row.architecture, row.build_date);
             *kernels.entry(key).or_default() += row.machines;

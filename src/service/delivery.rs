@@ -1,9 +1,10 @@
 //! Downloads: which file names are served, redirects instead of bytes, and what follows when an object is bad.
 
-use super::{Core, ServiceError};
+use super::{Core, ServiceError, clients};
 use crate::blob::{BlobError, Key};
-use crate::domain::Sha256;
+use crate::domain::{MachineId, Sha256};
 use crate::rollout::Standing;
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,75 @@ pub fn find(core: &Core, filename: &str) -> Result<Found, ServiceError> {
             size: payload.size,
         }),
     }
+}
+
+/// What is added to the address of a download: whose it is, until when, and the proof. `None` unless downloads are signed.
+pub fn signature(
+    core: &Core,
+    filename: &str,
+    machine: &MachineId,
+    now: Timestamp,
+) -> Option<String> {
+    let server = &core.config.server;
+    if !server.signed_downloads {
+        return None;
+    }
+    let until = now.as_second() + server.signed_validity.as_secs() as i64;
+    let proof = core.machine_key.sign_download(filename, machine, until);
+    Some(format!(
+        "machine={machine}&expires={until}&signature={proof}"
+    ))
+}
+
+/// What a download shows: the address's own proof, or a machine's token.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shown<'a> {
+    /// `machine` of the address.
+    pub machine: Option<&'a str>,
+    /// `expires` of the address, in unix seconds.
+    pub expires: Option<&'a str>,
+    /// `signature` of the address.
+    pub signature: Option<&'a str>,
+    /// Token of the request.
+    pub token: Option<&'a str>,
+}
+
+/// Refuses a download that shows nothing that lets it, where downloads are signed.
+pub fn admit(
+    core: &Core,
+    filename: &str,
+    shown: Shown<'_>,
+    now: Timestamp,
+) -> Result<(), ServiceError> {
+    if !core.config.server.signed_downloads {
+        return Ok(());
+    }
+    if let Some(token) = shown.token
+        && let Some(claims) = core.machine_key.verify(token)
+    {
+        return clients::authenticate(core, &claims.machine, token).map(|_| ());
+    }
+    let refused = |why: &str| Err(ServiceError::Unauthorized(why.to_owned()));
+    let (Some(machine), Some(expires), Some(signature)) =
+        (shown.machine, shown.expires, shown.signature)
+    else {
+        return refused(
+            "downloads are signed here: take the address from a check-in's answer as it is, or show the machine's token",
+        );
+    };
+    let (Ok(machine), Ok(until)) = (machine.parse::<MachineId>(), expires.parse::<i64>()) else {
+        return refused("the signed address was changed; ask for a new one by checking in");
+    };
+    if !core
+        .machine_key
+        .is_download(signature, filename, &machine, until)
+    {
+        return refused("the signed address was changed; ask for a new one by checking in");
+    }
+    if until < now.as_second() {
+        return refused("the signed address has expired; ask for a new one by checking in");
+    }
+    Ok(())
 }
 
 /// Where to send the client instead, if the configuration says so: a presigned address of a private bucket, or the

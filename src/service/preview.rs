@@ -1,8 +1,9 @@
 //! What a promotion means for the fleet, from the catalog and from what machines said they run. The counting is pure.
 
-use super::{Core, ServiceError};
+use super::{Core, ServiceError, fleet};
 use crate::db::patches::{self, Group};
-use crate::domain::{Architecture, KernelVersion, PatchVersion, Scope};
+use crate::db::selected;
+use crate::domain::{Architecture, KernelVersion, PatchVersion, Scope, Selector};
 use crate::rollout::{Catalog, Payload, Standing};
 use crate::wire::admin::KernelGap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,11 +32,12 @@ pub(super) struct Effect {
     pub(super) gaps: Vec<KernelGap>,
 }
 
-/// Asks what machines run in the tiers that the steps reach, and counts.
+/// Asks what machines run in the tiers that the steps reach, all or those that a selector means, and counts.
 pub(super) async fn effect(
     core: &Core,
     catalog: &Catalog,
     steps: &[Step],
+    selector: Option<&Selector>,
 ) -> Result<Effect, ServiceError> {
     let reached = reached(steps);
     if reached.is_empty() {
@@ -43,7 +45,13 @@ pub(super) async fn effect(
     }
     let tier = |index: &usize| catalog.tiers().get(*index).map(|tier| tier.id);
     let ids: Vec<i32> = reached.iter().filter_map(tier).collect();
-    let fleet = patches::fleet(&core.db.conn().await?, Some(&ids), None).await?;
+    let conn = core.db.conn().await?;
+    let fleet = match selector {
+        Some(selector) => {
+            selected::groups(&conn, &fleet::selected(core, &conn, selector).await?).await?
+        }
+        None => patches::fleet(&conn, Some(&ids), None).await?,
+    };
     Ok(count(catalog, steps, &fleet))
 }
 

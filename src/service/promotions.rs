@@ -13,7 +13,7 @@ use crate::db::audit::{self, Actor, Entry};
 use crate::db::listen::Change;
 use crate::db::tiers::{self as rows, Reached, Tier};
 use crate::db::{Tx, patches};
-use crate::domain::{PatchVersion, Scope, TierName};
+use crate::domain::{PatchVersion, Scope, Selector, TierName};
 use crate::wire::admin::{PromoteAllRequest, PromoteOutcome, PromoteRequest, PromotedPatch};
 use serde_json::json;
 
@@ -76,6 +76,11 @@ pub async fn promote(
     let why = reason(request.reason.as_deref())?;
     if !request.dry_run {
         locked_tiers(core)?;
+        if request.selector.is_some() {
+            return Err(ServiceError::Invalid(
+                "a promotion is for all machines of a tier; a selector only narrows what a dry run counts".to_owned(),
+            ));
+        }
     }
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
@@ -116,6 +121,7 @@ pub async fn promote(
         order,
         why,
         dry_run,
+        selector: request.selector.as_ref(),
     };
     let seq = change.write(tx, &steps, audit).await?;
     drop(conn);
@@ -172,6 +178,7 @@ pub async fn promote_all(
         order,
         why,
         dry_run,
+        selector: None,
     };
     let seq = change.write(tx, &steps, audit).await?;
     drop(conn);
@@ -210,6 +217,8 @@ struct Promotion<'a> {
     order: Vec<Tier>,
     why: String,
     dry_run: bool,
+    /// Whose machines are counted; all without one.
+    selector: Option<&'a Selector>,
 }
 
 impl Promotion<'_> {
@@ -260,7 +269,7 @@ impl Promotion<'_> {
             self.core.changed(Some(Change::Catalog), seq).await;
         }
         let steps: Vec<Step> = steps.into_iter().map(|(_, step)| step).collect();
-        let effect = preview::effect(self.core, &before.catalog, &steps).await?;
+        let effect = preview::effect(self.core, &before.catalog, &steps, self.selector).await?;
         let name = |place: usize| -> TierName { self.order[place].name.clone() };
         Ok(PromoteOutcome {
             dry_run: self.dry_run,

@@ -116,7 +116,12 @@ pub async fn drop_file(core: &Core, actor: &Actor, id: i64) -> Result<(), Servic
 }
 
 /// Removes the row and, if no other row has this content, the object. `false` if there is no such row.
-async fn remove(core: &Core, actor: &Actor, id: i64, action: &str) -> Result<bool, ServiceError> {
+async fn remove(
+    core: &Core,
+    actor: &Actor,
+    id: i64,
+    action: &'static str,
+) -> Result<bool, ServiceError> {
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
     let Some(row) = held::get(&tx, id).await? else {

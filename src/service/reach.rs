@@ -1,9 +1,9 @@
 //! Whom a patch has reached: after it was stopped, who has it, who was offered it, and who has not been heard of.
 
-use super::{Core, ServiceError, census, paging};
+use super::{Core, ServiceError, census, fleet, paging};
 use crate::db::reach::{self as rows, Reached, Standing};
-use crate::domain::PatchVersion;
-use crate::wire::admin::{PageQuery, Reach, ReachStanding, ReachTotal, ReachedMachine};
+use crate::domain::{PatchVersion, Selector};
+use crate::wire::admin::{Reach, ReachQuery, ReachStanding, ReachTotal, ReachedMachine};
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ fn wire(row: Reached, stopped_at: Option<Timestamp>) -> ReachedMachine {
 pub async fn of_patch(
     core: &Core,
     version: PatchVersion,
-    query: &PageQuery,
+    query: &ReachQuery,
 ) -> Result<Reach, ServiceError> {
     let after = match query.cursor.as_deref() {
         Some(cursor) => {
@@ -49,11 +49,14 @@ pub async fn of_patch(
     let (silence, limit) = (census::silence(core), paging::limit(query.limit));
     let mut conn = core.db.conn().await?;
     let tx = conn.begin_read().await?;
+    let all = Selector::default();
+    let selector = query.selector.as_ref().unwrap_or(&all);
+    let filter = fleet::selected(core, &tx, selector).await?;
     let patch = rows::patch(&tx, version).await?;
     let patch = patch.ok_or_else(|| ServiceError::not_found("patch", version))?;
     let stopped_at = rows::stopped_at(&tx, patch).await?;
-    let counted = rows::count(&tx, version, stopped_at, silence).await?;
-    let machines = rows::page(&tx, version, after, silence, limit as i64 + 1).await?;
+    let counted = rows::count(&tx, &filter, version, stopped_at, silence).await?;
+    let machines = rows::page(&tx, &filter, version, after, silence, limit as i64 + 1).await?;
     tx.commit().await?;
     let place = |row: &Reached| paging::encode("reach", &[&Uuid::from_bytes(row.id.0)]);
     let page = paging::page(machines, limit, place, |row| wire(row, stopped_at));

@@ -2,63 +2,19 @@
 
 use super::fleet::{self, Wanted};
 use super::{Core, ServiceError, census};
-use crate::db::reports::CensusRow;
-use crate::domain::selector::Traits;
-use crate::domain::{Architecture, Labels, MachineState, PatchVersion, Selector, TierName};
+use crate::domain::{Architecture, MachineState, PatchVersion};
 use crate::wire::admin::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
 };
-use jiff::Timestamp;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-
-/// Machines of a tier, counted.
-struct Counted {
-    as_of: Timestamp,
-    rows: Vec<CensusRow>,
-}
-
-/// Those that a report speaks of. A selector that asks for labels has them counted now, others take what is counted.
-async fn about(
-    core: &Core,
-    (tier, tier_id): (&TierName, i32),
-    selector: Option<&Selector>,
-) -> Result<Counted, ServiceError> {
-    if selector.is_some_and(Selector::asks_for_labels) {
-        let wanted = Wanted {
-            tier: Some(tier),
-            selector,
-            ..Wanted::default()
-        };
-        let filter = fleet::filter(core, &core.db.conn().await?, &wanted).await?;
-        return Ok(Counted {
-            as_of: Timestamp::now(),
-            rows: census::of(core, &filter).await?,
-        });
-    }
-    let census = census::current(core).await?;
-    let labels = Labels::default();
-    let is_meant = |row: &&CensusRow| {
-        let machine = Traits {
-            kernel: row.kernel.as_deref(),
-            architecture: row.architecture,
-            labels: &labels,
-        };
-        row.tier_id == tier_id && selector.is_none_or(|selector| selector.matches(&machine))
-    };
-    Ok(Counted {
-        as_of: census.as_of,
-        rows: census.rows.iter().filter(is_meant).cloned().collect(),
-    })
-}
 
 /// Machines of a tier: their number by version and state, and one page of them.
 pub async fn machines(
     core: &Core,
     query: &MachinesReportQuery,
 ) -> Result<MachinesReport, ServiceError> {
-    let tier_id = fleet::known_tier(core, &query.tier)?;
     let wanted = Wanted {
         tier: Some(&query.tier),
         version: query.version,
@@ -71,11 +27,12 @@ pub async fn machines(
         let filter = fleet::filter(core, &conn, &wanted).await?;
         fleet::page(&conn, &filter, query.cursor.as_deref(), query.limit).await?
     };
-    let census = about(core, (&query.tier, tier_id), query.selector.as_ref()).await?;
+    let census = census::selected(core, Some(&query.tier), query.selector.as_ref(), None).await?;
     // Highest version first, those without one last; then by state.
     let mut groups: BTreeMap<(Reverse<Option<PatchVersion>>, i16, MachineState), u64> =
         BTreeMap::new();
-    let speaks_of = census.rows.iter().filter(|row| {
+    let rows = census.rows.iter().map(|(_, row)| row);
+    let speaks_of = rows.filter(|row| {
         query
             .version
             .is_none_or(|version| row.patch == Some(version))
@@ -112,16 +69,13 @@ pub async fn patch_health(
     core: &Core,
     query: &PatchHealthQuery,
 ) -> Result<PatchHealth, ServiceError> {
-    let tier_id = fleet::known_tier(core, &query.tier)?;
-    let census = about(core, (&query.tier, tier_id), query.selector.as_ref()).await?;
+    let census = census::selected(core, Some(&query.tier), query.selector.as_ref(), None).await?;
     let mut states: BTreeMap<MachineState, u64> = BTreeMap::new();
     let mut by_kernel: BTreeMap<(String, Option<Architecture>), BTreeMap<MachineState, u64>> =
         BTreeMap::new();
     let version = Some(query.version);
-    let concerned = census
-        .rows
-        .iter()
-        .filter(|row| row.patch == version || row.offered == version);
+    let rows = census.rows.iter().map(|(_, row)| row);
+    let concerned = rows.filter(|row| row.patch == version || row.offered == version);
     for row in concerned {
         *states.entry(row.state).or_default() += row.machines;
         let kernel = row.kernel.as_deref().unwrap_or("unknown").to_owned();

@@ -7,6 +7,7 @@ use super::{rollouts, sync, webhooks};
 use crate::db::DbError;
 use crate::db::leader::Candidate;
 use crate::service::Core;
+use crate::telemetry::security::{self, Deed, Event};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::MissedTickBehavior;
@@ -51,6 +52,11 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
         }
     };
     tracing::info!(epoch, "leading");
+    let deed = Deed {
+        target: name,
+        ..Deed::default()
+    };
+    security::emit(Event::LeaderTaken, deed);
     core.metrics.sync.epoch.set(epoch);
     core.metrics.sync.leads.set(1);
     let renewing = async {
@@ -63,7 +69,10 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
     };
     // A run that is told to stop still records that it was; one of a leader that is none any more is cut off.
     tokio::select! {
-        ended = renewing => ended,
+        ended = renewing => {
+            security::emit(Event::LeaderLost, deed);
+            ended
+        }
         () = work(core, epoch, stopping) => Ok(()),
     }
 }

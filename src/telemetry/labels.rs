@@ -13,8 +13,12 @@ labels! {
         Resource => "resource-token",
         /// A session of an administrator.
         Session => "session",
-        /// A name and a password.
+                /// A name and a password.
         Password => "password",
+        /// A service token.
+        Service => "service-token",
+        /// A token of the identity provider.
+        Oidc => "oidc-token",
         /// A sync token of another server.
         Sync => "sync-token",
         /// Nothing, or nothing that is known.

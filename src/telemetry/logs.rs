@@ -7,11 +7,11 @@ use std::io::{IsTerminal, Write};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry};
 
 /// The span field that is repeated on every line within the span.
 pub const REQUEST_ID: &str = "request_id";
@@ -69,11 +69,19 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, LogError> {
         .map_err(|error| wrong(error.to_string()))
 }
 
+/// A layer beside the logs.
+pub type Beside = Box<dyn Layer<Registry> + Send + Sync>;
+
 /// Sets up logging for this process, on standard error. `RUST_LOG`, when set, overrides `level`.
 ///
 /// # Errors
 /// When the level (or `RUST_LOG`) is wrong, or when it was called before.
 pub fn init(level: &str, format: LogFormat) -> Result<(), LogError> {
+    init_with(level, format, None)
+}
+
+/// The same, with a layer beside the logs that the level does not touch.
+pub fn init_with(level: &str, format: LogFormat, beside: Option<Beside>) -> Result<(), LogError> {
     let environment = std::env::var("RUST_LOG").ok();
     let filter = match environment.filter(|text| !text.trim().is_empty()) {
         // The message must lead to the variable, not to the configuration.
@@ -86,17 +94,32 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LogError> {
         })?,
         None => parse_filter(level)?,
     };
-    let registry = tracing_subscriber::registry().with(filter);
-    match format {
-        LogFormat::Json => registry.with(JsonLines::new(std::io::stderr)).try_init(),
-        LogFormat::Text => {
-            let text = tracing_subscriber::fmt::layer()
-                .with_ansi(std::io::stderr().is_terminal())
-                .with_writer(std::io::stderr);
-            registry.with(text).try_init()
-        }
-    }
-    .map_err(|_| LogError::Twice)
+    let lines = || JsonLines::new(std::io::stderr);
+
+    // One filter for everything is quicker than one for each layer, and nearly always there is nothing beside the logs.
+    let done = match (beside, format) {
+        (None, LogFormat::Json) => Registry::default().with(filter).with(lines()).try_init(),
+        (None, LogFormat::Text) => Registry::default().with(filter).with(text()).try_init(),
+        (Some(beside), LogFormat::Json) => Registry::default()
+            .with(beside)
+            .with(lines().with_filter(filter))
+            .try_init(),
+        (Some(beside), LogFormat::Text) => Registry::default()
+            .with(beside)
+            .with(text().with_filter(filter))
+            .try_init(),
+    };
+    done.map_err(|_| LogError::Twice)
+}
+
+/// A layer that writes for people.
+fn text<S>() -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
 }
 
 /// A layer that writes each event as one JSON object on one line.

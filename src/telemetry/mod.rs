@@ -9,7 +9,9 @@ pub mod logs;
 mod metrics;
 mod pings;
 mod rollouts;
+pub mod security;
 mod sync;
+pub mod traces;
 mod webhooks;
 
 pub use connections::{ConnectionMetrics, TlsMetrics};

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod archive;
 mod build;
+pub mod collector;
 pub mod contracts;
 mod directory;
 pub mod downloader;
@@ -13,6 +14,8 @@ mod downloader_command;
 mod downloader_list;
 mod downloader_run;
 pub mod http;
+mod jws;
+pub mod oidc;
 mod peer;
 mod tls;
 pub mod volume;

@@ -1,7 +1,8 @@
 //! What holds for every operation of the admin API: it stands in the document, asks who is there, writes the audit log
 //! if it changes something, and answers nonsense with a clear error.
 
-use crate::admin_samples::{SAMPLES, seed};
+use crate::admin_samples::SAMPLES;
+use crate::admin_things::seed;
 use crate::support::admin::TestAdmin;
 use axum::body::Body;
 use axum::http::{Request, header};

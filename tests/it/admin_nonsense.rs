@@ -2,7 +2,8 @@
 //! and never a failure of the server.
 
 use crate::admin_api::{audit_rows, operations};
-use crate::admin_samples::{SAMPLES, Sample, seed};
+use crate::admin_samples::{SAMPLES, Sample};
+use crate::admin_things::seed;
 use crate::support::admin::{Answer, TestAdmin};
 use axum::body::Body;
 use axum::http::{Request, header};
@@ -168,7 +169,10 @@ async fn nonsense_in_a_query_is_refused_with_the_parameter_named() {
             let joint = if sample.path.contains('?') { '&' } else { '?' };
             format!("{}{joint}{query}", sample.path)
         };
-        let answer = test.get(&with("nonsense=1")).await.expect(400);
+        let answer = test
+            .ask(sample.role, "GET", &with("nonsense=1"), None)
+            .await
+            .expect(400);
         assert!(answer.detail().contains("nonsense"), "{}", answer.detail());
         if names.contains("cursor") {
             lists += 1;
@@ -180,7 +184,13 @@ async fn nonsense_in_a_query_is_refused_with_the_parameter_named() {
                 "limit=99999999999999999999",
                 "limit=",
             ] {
-                no_failure(bad, &test.get(&with(bad)).await.expect(400));
+                no_failure(
+                    bad,
+                    &test
+                        .ask(sample.role, "GET", &with(bad), None)
+                        .await
+                        .expect(400),
+                );
             }
             for bad in [
                 "",
@@ -191,7 +201,10 @@ async fn nonsense_in_a_query_is_refused_with_the_parameter_named() {
                 &"A".repeat(5000),
                 "..%2F..",
             ] {
-                let answer = test.get(&with(&format!("cursor={bad}"))).await.expect(400);
+                let answer = test
+                    .ask(sample.role, "GET", &with(&format!("cursor={bad}")), None)
+                    .await
+                    .expect(400);
                 assert!(answer.detail().contains("cursor"), "{}", answer.detail());
             }
         }

@@ -71,6 +71,8 @@ fn sample(key: &keys::Key) -> String {
         keys::Kind::Choice(words) => words[0].to_owned(),
         _ if key.name == "server.url-template" => "https://example.com/{filename}".to_owned(),
         _ if key.name == "auth.machine-token-key" => "ab".repeat(32),
+        _ if key.name == "auth.oauth.roles" => "group=admin".to_owned(),
+        _ if key.name == "tracing.headers" => "x-key=y".to_owned(),
         _ if key.name.ends_with("s3-ca") => String::new(),
         _ if key.name == "patch-sync.architectures" => "amd64".to_owned(),
         _ if key.name == "patch-sync.minimum-kernel-version" => "5.15".to_owned(),
@@ -385,6 +387,15 @@ fn contradictions_are_refused_with_what_to_do() {
         "auth.session: {idle: 0s, lifetime: 0s}",
         "auth.machine-token-key: canary",
         "auth.machine-token-key: abcdef",
+        "auth.oauth.enabled: true",
+        "auth.oauth: {sig-algs: 'none,HS256,RS256,rs256', roles: 'x,=admin,ops=root'}",
+        "auth.oauth: {enabled: true, issuer: i, audience: a, jwks.url: 'https://sso/keys', allowed-email-ids: a@b, default-role: none}",
+        "auth.oauth: {enabled: true, issuer: i, audience: a, jwks.url: 'https://sso/keys', roles: 'ops=admin', role-claim: '', sig-algs: []}",
+        "auth.oauth: {enabled: true, issuer: i, audience: a, jwks: {url: 'https://sso/keys', refresh-interval: 0s, refresh-unknown-kid-limit: 0s}, roles: 'ops=admin'}",
+        "auth.oauth.default-role: owner",
+        "server: {signed-downloads: true, signed-downloads-validity: 0s}",
+        "server.security-log: security.log",
+        "tracing: {sample-rate: 1.5, headers: canary}",
     ];
     for case in cases {
         let base: String = MINIMAL
@@ -410,7 +421,7 @@ fn keys_that_are_not_obeyed_are_answered_by_one_line_a_group() {
          server: {is-hosted: true, is-leader: true}\ningress-interface: nginx-route\ncloud_delay.enabled: true\nkpi-reports.enabled: 'true'\n\
          patch-blocklist.enabled: true\nmachine-reports.database.cleanup-row-limit: 1000\n\
          patch-sync: {enabled: true, interval: 1h}\ncontracts.enabled: true\ntracing: {enabled: false, sample-rate: 0.5}\notel-metrics.enabled: true\n\
-         cve-sync.enabled: true\ncve-lookup.enabled: true\nlsn-sync.enabled: true\nauth.oauth.enabled: true\n\
+         cve-sync.enabled: true\ncve-lookup.enabled: true\nlsn-sync.enabled: true\n\
          patch-trust.policy: off\nauth.basic.users: 'a:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC'\n",
     )
     .unwrap();

@@ -3,7 +3,10 @@
 
 use clap::{Command, CommandFactory};
 use livepatch_onprem::cli::docs;
-use std::collections::BTreeSet;
+use livepatch_onprem::telemetry::security;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 use std::path::{Component, Path, PathBuf};
 
 fn root() -> &'static Path {
@@ -107,17 +110,20 @@ fn make_targets_that_pages_name_exist() {
 }
 
 /// Compares a generated page with the committed one, or writes it with `UPDATE_DOCS=1`.
-fn check_generated(name: &str, command: Command, intro: &str) {
-    let page = docs::markdown(command, intro);
+fn check_page(name: &str, page: &str) {
     let path = root().join("docs/reference").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &page).unwrap();
+        std::fs::write(&path, page).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == page,
-        "docs/reference/{name} is not what the command says; run `make docs` and commit it"
+        "docs/reference/{name} is stale: run `make docs`"
     );
+}
+
+fn check_generated(name: &str, command: Command, introduction: &str) {
+    check_page(name, &docs::markdown(command, introduction));
 }
 
 #[test]
@@ -139,4 +145,65 @@ fn the_page_of_livepatch_client_is_current() {
          client of this project, for tests and for trying things out. It is not Canonical's client; what is known of \
          the protocol of that one stands in [compatibility.md](compatibility.md).",
     );
+}
+
+#[test]
+fn the_page_of_security_events_is_current() {
+    let mut page = String::from(
+        "# Security events\n\n\
+         Made from the code; the list is closed. Where they go and what a line holds stands in \
+         [Logs, security events and traces](../how-to/logs-and-traces.md). `...` stands for what was done, as in the audit log.\n\n\
+         | event | category | level | when |\n|---|---|---|---|\n",
+    );
+    for (event, category, level, about) in security::list() {
+        writeln!(
+            page,
+            "| `{event}` | {} | {level} | {about} |",
+            category.as_str()
+        )
+        .unwrap();
+    }
+    check_page("security-events.md", &page);
+}
+
+#[test]
+fn the_page_of_the_api_is_current() {
+    let document: Value =
+        serde_json::from_str(&livepatch_onprem::http::admin::openapi().to_json().unwrap()).unwrap();
+    let mut sections: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let Some(tag) = operation["tags"][0].as_str() else {
+                continue;
+            };
+            let text = |name: &str| {
+                let text = operation[name].as_str().unwrap_or_default();
+                text.split_whitespace().collect::<Vec<_>>().join(" ")
+            };
+            let (summary, more) = (text("summary"), text("description"));
+            let line = format!(
+                "| `{} {path}` | {summary}. {} |\n",
+                method.to_uppercase(),
+                more.replace('|', "\\|")
+            );
+            sections.entry(tag.to_owned()).or_default().push(line);
+        }
+    }
+    let mut page = String::from(
+        "# Admin API\n\n\
+         Made from the OpenAPI document that a running server has at `/v1/openapi.json`, which also has every shape. Requests carry \
+         `Authorization: Bearer` with a session, a service token or a token of the identity provider, or `Basic` ([who may](../how-to/identity.md)). \
+         Lists come in pages: `limit` and `cursor`, and `next-cursor` in the answer. Errors are problem details (RFC 9457). What changes something takes a \
+         `reason` for the audit log where that makes sense, and `dry-run` where a preview does. Roles are told where more than viewer is needed.\n",
+    );
+    for (tag, mut lines) in sections {
+        lines.sort();
+        write!(
+            page,
+            "\n## {tag}\n\n| operation | what it does |\n|---|---|\n"
+        )
+        .unwrap();
+        page.extend(lines);
+    }
+    check_page("api.md", &page);
 }

@@ -448,3 +448,109 @@ async fn reports_narrow_to_a_selector() {
         .await
         .expect(400);
 }
+
+#[tokio::test]
+async fn previews_coverage_and_reach_narrow_to_a_selector() {
+    let test = TestAdmin::new().await;
+    test.plant_payloads(&["livepatch-5.15.0-107.117-generic-107.1-amd64.tar.bz2"])
+        .await;
+    fleet(&test).await;
+    // What the promotion would mean for four of the twelve in `stable`; the others are not spoken of.
+    let mut body = json!({ "tier": "stable", "dry-run": true, "selector": "rack=r1" });
+    let said = test
+        .post("/patches/107.1/promote", body.clone())
+        .await
+        .expect(200)
+        .body;
+    assert_eq!(said["machines"], 4, "{said}");
+    assert_eq!(said["kernels-without-payload"][0]["machines"], 2);
+    body["dry-run"] = json!(false);
+    let refused = test.post("/patches/107.1/promote", body).await.expect(400);
+    assert!(
+        refused
+            .detail()
+            .contains("only narrows what a dry run counts"),
+        "{}",
+        refused.detail()
+    );
+    let path = "/patches/107.1/forecast?tier=stable&selector=rack=r1,flavour=generic";
+    let told = test.get(path).await.expect(200).body;
+    let stable = &told["tiers"][3];
+    assert_eq!(
+        (&stable["tier"], &stable["machines"]),
+        (&json!("stable"), &json!(4))
+    );
+    assert!(
+        told["kernels-without-payload"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+    );
+
+    // Four of `stable` were offered it, of which one fails; two of them are in the rack.
+    sql(
+        &test,
+        "with few as (select m.id, l.value from machines m join machine_labels l on l.machine_id = m.id
+            join tiers t on t.id = m.tier_id where t.name = 'stable' order by l.value, m.id limit 6)
+         update machines m set tried = (107 << 20) + 1, tried_at = now() - interval '1 hour', last_check = now(), state = 2
+         from few where few.id = m.id",
+    )
+    .await;
+    let total = |reach: &Value| -> u64 {
+        let totals = reach["totals"].as_array().unwrap();
+        totals.iter().map(|t| t["machines"].as_u64().unwrap()).sum()
+    };
+    for (selector, expected) in [
+        ("", 6),
+        ("rack=r0", 4),
+        ("rack=r1", 2),
+        ("rack!=r0,flavour=generic", 2),
+        ("flavour=aws", 0),
+    ] {
+        let path = format!("/patches/107.1/reach?selector={selector}");
+        let reach = test.get(&path).await.expect(200).body;
+        assert_eq!(total(&reach), expected, "{selector}");
+        let items = reach["items"].as_array().unwrap();
+        assert_eq!(items.len() as u64, expected, "{selector}");
+    }
+
+    for (query, machines, failed, groups) in [
+        ("", 18, 6, json!(["beta", "stable"])),
+        ("?selector=flavour=generic", 12, 6, json!(["stable"])),
+        ("?selector=rack=r1", 6, 2, json!(["beta", "stable"])),
+        (
+            "?label=rack&selector=flavour=generic",
+            12,
+            6,
+            json!(["r0", "r1", "r2"]),
+        ),
+        ("?label=rack&selector=rack!=r0", 12, 2, json!(["r1", "r2"])),
+        ("?by=kernel&selector=rack=r1", 6, 2, json!([AWS, GENERIC])),
+        ("?by=kernel&selector=none", 0, 0, json!([])),
+    ] {
+        let coverage = test
+            .get(&format!("/coverage{query}"))
+            .await
+            .expect(200)
+            .body;
+        let total = &coverage["total"];
+        assert_eq!(
+            (&total["machines"], &total["failed"]),
+            (&json!(machines), &json!(failed)),
+            "{query}"
+        );
+        let names = coverage["groups"].as_array().unwrap().iter();
+        let names: Vec<&Value> = names.map(|group| &group["name"]).collect();
+        assert_eq!(json!(names), groups, "{query}");
+    }
+    let horizon = test
+        .get("/coverage/horizon?selector=rack=r1")
+        .await
+        .expect(200)
+        .body;
+    let all = test.get("/coverage/horizon").await.expect(200).body;
+    let unknown = |horizon: &Value| horizon["age-unknown"].as_u64().unwrap();
+    assert_eq!((unknown(&horizon), unknown(&all)), (6, 18));
+    test.get("/coverage?selector=rack=").await.expect(200);
+    test.get("/coverage?selector=rack==r1==").await.expect(400);
+}

@@ -69,36 +69,28 @@ static LSN_SYNC: Feature = Feature {
     switch: "lsn-sync.enabled",
     text: "security notices are not fetched",
 };
-static OAUTH: Feature = Feature {
-    switch: "auth.oauth.enabled",
-    text: "tokens of an identity provider are not accepted; use auth.basic.users or `livepatch-admin admin add`",
-};
 static OTEL_METRICS: Feature = Feature {
     switch: "otel-metrics.enabled",
     text: "metrics are not pushed; scrape /metrics",
-};
-static TRACING: Feature = Feature {
-    switch: "tracing.enabled",
-    text: "traces are not pushed; logs carry a request id",
 };
 
 super::keys! { Canonical;
     "auth.basic.enabled" Bool, "false", Used, "Let the users of `auth.basic.users` log in.";
     "auth.basic.users" Users, "", Used, "Administrators as `name:bcrypt-hash` pairs separated by commas, as `htpasswd -nB` prints them.";
-    "auth.oauth.allowed-email-ids" List, "", NotYet(&OAUTH), "Addresses that may log in.";
-    "auth.oauth.audience" Text, "", NotYet(&OAUTH), "The audience a token must name.";
-    "auth.oauth.enabled" Bool, "false", NotYet(&OAUTH), "Accept bearer tokens of an identity provider.";
-    "auth.oauth.issuer" Text, "", NotYet(&OAUTH), "The issuer a token must name.";
-    "auth.oauth.jwks.refresh-interval" Duration, "1h", NotYet(&OAUTH), "How often the provider's keys are fetched.";
-    "auth.oauth.jwks.refresh-unknown-kid" Bool, "true", NotYet(&OAUTH), "Fetch the keys again when a token names an unknown one.";
-    "auth.oauth.jwks.refresh-unknown-kid-limit" Duration, "10m", NotYet(&OAUTH), "The least time between two such fetches.";
-    "auth.oauth.jwks.refresh-unknown-kid-max-wait" Duration, "1m", NotYet(&OAUTH), "How long a request waits for such a fetch.";
-    "auth.oauth.jwks.url" Url, "", NotYet(&OAUTH), "Where the provider's keys are.";
-    "auth.oauth.proxy.enabled" Bool, "false", NotYet(&OAUTH), "Use a proxy for the identity provider.";
-    "auth.oauth.proxy.http" Url, "", NotYet(&OAUTH), "The proxy for http URLs of the identity provider.";
-    "auth.oauth.proxy.https" Url, "", NotYet(&OAUTH), "The proxy for https URLs of the identity provider.";
-    "auth.oauth.proxy.no-proxy" List, "", NotYet(&OAUTH), "Hosts reached without the proxy for the identity provider.";
-    "auth.oauth.sig-algs" List, "RS256", NotYet(&OAUTH), "Signature algorithms that are accepted.";
+    "auth.oauth.allowed-email-ids" List, "", Used, "Addresses that may administer; not given: whoever has a role by auth.oauth.roles.";
+    "auth.oauth.audience" Text, "", Used, "The audience a token must name.";
+    "auth.oauth.enabled" Bool, "false", Used, "Accept bearer tokens of an identity provider (OpenID Connect) for administration.";
+    "auth.oauth.issuer" Text, "", Used, "The issuer a token must name.";
+    "auth.oauth.jwks.refresh-interval" Duration, "1h", Used, "How often the provider's keys are fetched.";
+    "auth.oauth.jwks.refresh-unknown-kid" Bool, "true", Used, "Fetch the keys again when a token names an unknown one.";
+    "auth.oauth.jwks.refresh-unknown-kid-limit" Duration, "10m", Used, "The least time between two such fetches.";
+    "auth.oauth.jwks.refresh-unknown-kid-max-wait" Duration, "1m", Used, "How long a request waits for such a fetch.";
+    "auth.oauth.jwks.url" Url, "", Used, "Where the provider's keys are.";
+    "auth.oauth.proxy.enabled" Bool, "false", Used, "Use a proxy for the identity provider.";
+    "auth.oauth.proxy.http" Url, "", Used, "The proxy for http URLs of the identity provider.";
+    "auth.oauth.proxy.https" Url, "", Used, "The proxy for https URLs of the identity provider.";
+    "auth.oauth.proxy.no-proxy" List, "", Used, "Hosts reached without the proxy for the identity provider.";
+    "auth.oauth.sig-algs" List, "RS256", Used, "Signature algorithms that are accepted.";
     "auth.sso.enabled" Bool, "false", Replaced(&SSO), "Log in through Ubuntu SSO.";
     "auth.sso.public-key" Text, "", Replaced(&SSO), "Public key of the SSO service.";
     "auth.sso.teams" List, "", Replaced(&SSO), "Launchpad teams that may log in.";
@@ -211,7 +203,7 @@ super::keys! { Canonical;
     "timescale_db.enabled" Bool, "false", Replaced(&TIMESCALE), "Write machine reports to TimescaleDB.";
     "timescale_db.flush_timeout" Duration, "1m", Replaced(&TIMESCALE), "How long a write may take.";
     "timescale_db.work_mem" Int, "16", Replaced(&TIMESCALE), "`work_mem` of its connections, in MiB.";
-    "tracing.enabled" Bool, "false", NotYet(&TRACING), "Push traces over OpenTelemetry.";
-    "tracing.sample-rate" Float, "1.0", NotYet(&TRACING), "The share of requests that are traced, from 0 to 1.";
-    "tracing.service-name" Text, "livepatch-server", NotYet(&TRACING), "The service name the traces carry.";
+    "tracing.enabled" Bool, "false", Used, "Push traces over OpenTelemetry.";
+    "tracing.sample-rate" Float, "1.0", Used, "The share of requests that are traced, from 0 to 1.";
+    "tracing.service-name" Text, "livepatch-server", Used, "The service name the traces carry.";
 }

@@ -1,10 +1,16 @@
 //! Our own keys. Their defaults are also those of the types in `model.rs`; a test compares the two.
 
-use super::Kind::{Address, Bool, Bytes, Choice, Duration, Int, List, Path, Paths, Secret, Text};
+use super::Kind::{
+    Address, Bool, Bytes, Choice, Duration, Int, List, Path, Paths, Secret, Text, Url,
+};
 use super::Status::Used;
 
 super::keys! { Ours;
     "auth.machine-token-key" Secret, "", Used, "Key of the machine tokens' authentication codes, at least 32 bytes in hexadecimal; not given: made once and kept in the database.";
+    "auth.oauth.ca" Path, "", Used, "PEM file of the authority that signed the identity provider's certificate.";
+    "auth.oauth.default-role" Choice(&["none", "viewer", "operator", "admin"]), "admin", Used, "Role of those in auth.oauth.allowed-email-ids to whom auth.oauth.roles gives none.";
+    "auth.oauth.role-claim" Text, "groups", Used, "The claim of a token that auth.oauth.roles speaks of; a path such as realm_access.roles leads into it.";
+    "auth.oauth.roles" List, "", Used, "Roles by values of that claim, as VALUE=ROLE, e.g. livepatch-admins=admin,on-call=operator; the highest counts.";
     "auth.session.idle" Duration, "1h", Used, "A session of an administrator that is unused for this long ends.";
     "auth.session.lifetime" Duration, "12h", Used, "A session of an administrator ends at this age, used or not.";
     "check-in.interval" Duration, "1h", Used, "How often clients are told to check in; whole minutes.";
@@ -47,13 +53,19 @@ super::keys! { Ours;
     "server.max-connections" Int, "20000", Used, "Open connections in all; for one more, those are closed that have waited longest for their clients.";
     "server.max-connections-per-address" Int, "10000", Used, "Open connections of one IPv4 address or IPv6 /64, which may be that of a proxy or NAT; 0: no bound but that in all.";
     "server.ops-address" Address, "", Used, "Where /metrics, /livez, /readyz and /debug/* are, apart from clients; not given: server.server-address. There they are then not found.";
+    "server.security-log" Text, "stderr", Used, "Where security events go, one JSON object a line, whatever the log level: stderr, off, or a file that they are appended to.";
     "server.shutdown-grace" Duration, "30s", Used, "How long running requests may take after a signal to stop.";
+    "server.signed-downloads" Bool, "false", Used, "Sign the addresses of downloads, for one machine and until a time; others are refused unless they carry the machine's token.";
+    "server.signed-downloads-validity" Duration, "1h", Used, "How long such an address is valid.";
     "server.tls.certificate" Path, "", Used, "PEM file with the server's certificate, followed by those between it and its authority. With it every address speaks TLS only. Read again when it changes, and on SIGHUP.";
     "server.tls.client-auth" Choice(&["auto", "none", "optional", "required"]), "auto", Used, "Whether clients of server.server-address show a certificate of server.tls.client-ca: required: who shows none is refused at the handshake; optional: who shows one must show a good one; auto: required if there is a server.tls.client-ca.";
     "server.tls.client-ca" Path, "", Used, "PEM file with the authorities that sign clients' certificates. Read again when it changes, and on SIGHUP.";
     "server.tls.handshake-timeout" Duration, "10s", Used, "How long a client may take for the TLS handshake.";
     "server.tls.key" Path, "", Used, "PEM file with the private key of server.tls.certificate, without a passphrase. Read again when it changes, and on SIGHUP.";
     "server.write-timeout" Duration, "2m", Used, "How long a client may take nothing of an answer that is being sent; in the long run it has to take 16 KiB a second.";
+    "tracing.ca" Path, "", Used, "PEM file of the authority that signed the collector's certificate.";
+    "tracing.endpoint" Url, "http://127.0.0.1:4318", Used, "The collector that traces are pushed to, by OTLP over HTTP; /v1/traces is added.";
+    "tracing.headers" Secret, "", Used, "Headers for the collector, as NAME=VALUE separated by commas.";
     "webhooks.allow-private-addresses" Bool, "false", Used, "Deliver events also to webhooks on addresses that are not public: those of this machine, of private networks and of links.";
     "webhooks.ca" Path, "", Used, "PEM file of an authority that is trusted for webhooks besides the system's.";
     "webhooks.max-attempts" Int, "15", Used, "How often an event is sent to a webhook before it is given up; the pauses grow from 5s to 12h, and 15 attempts take about a day.";

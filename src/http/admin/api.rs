@@ -2,7 +2,8 @@
 
 use super::{
     admins, audit, captures, coverage, jobs, kernels, machines, patches, payloads, policies,
-    quarantine, reports, rollouts, sessions, storage, sync, sync_tokens, tiers, tokens, webhooks,
+    quarantine, reports, rollouts, service_tokens, sessions, storage, sync, sync_tokens, tiers,
+    tokens, webhooks,
 };
 use crate::http::error::{not_found, problems};
 use crate::service::Core;
@@ -42,6 +43,7 @@ fn operations() -> OpenApiRouter<Arc<Core>> {
         .merge(sync::routes())
         .merge(jobs::routes())
         .merge(admins::routes())
+        .merge(service_tokens::routes())
         .merge(tokens::routes())
         .merge(sync_tokens::routes())
         .merge(webhooks::routes())
@@ -90,7 +92,7 @@ fn head() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("lps_...")
-        .description(Some("A session's token, from `POST /v1/admin/login`."))
+        .description(Some("A session's token, from `POST /v1/admin/login`; a service token (`lpv_...`); or a token of the identity provider, where one is configured."))
         .build();
     let basic = HttpBuilder::new()
         .scheme(HttpAuthScheme::Basic)

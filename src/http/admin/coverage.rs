@@ -4,7 +4,7 @@ use super::extract::{Admin, Viewer};
 use crate::domain::PatchVersion;
 use crate::http::error::{ApiError, PathParam, QueryParams};
 use crate::service::{Core, coverage, reach};
-use crate::wire::admin::{Coverage, CoverageQuery, Horizon, PageQuery, Reach};
+use crate::wire::admin::{Coverage, CoverageQuery, Horizon, HorizonQuery, Reach, ReachQuery};
 use axum::Json;
 use axum::extract::State;
 use std::sync::Arc;
@@ -37,13 +37,14 @@ async fn by(
 ///
 /// Within 30, 60 and 90 days, and those that need another kernel now, from the table of supported kernels and the days on which
 /// kernels were built.
-#[utoipa::path(get, path = "/coverage/horizon", tag = "coverage",
+#[utoipa::path(get, path = "/coverage/horizon", tag = "coverage", params(HorizonQuery),
     responses((status = 200, description = "Kernels that lose their cover, the soonest first", body = Horizon)))]
 async fn horizon(
     State(core): State<Arc<Core>>,
     _: Admin<Viewer>,
+    QueryParams(query): QueryParams<HorizonQuery>,
 ) -> Result<Json<Horizon>, ApiError> {
-    Ok(Json(coverage::horizon(&core).await?))
+    Ok(Json(coverage::horizon(&core, &query).await?))
 }
 
 /// Whom a patch has reached
@@ -51,13 +52,13 @@ async fn horizon(
 /// Machines that run it or whose last offer it was, by id; which of them have checked in since it was blocked, held, aborted or
 /// halted, and which are silent. The totals are of all of them on every page.
 #[utoipa::path(get, path = "/patches/{version}/reach", tag = "coverage",
-    params(("version" = String, Path, description = "The patch, e.g. 107.1"), PageQuery),
+    params(("version" = String, Path, description = "The patch, e.g. 107.1"), ReachQuery),
     responses((status = 200, description = "Totals and one page of machines", body = Reach)))]
 async fn reached(
     State(core): State<Arc<Core>>,
     _: Admin<Viewer>,
     PathParam(version): PathParam<PatchVersion>,
-    QueryParams(query): QueryParams<PageQuery>,
+    QueryParams(query): QueryParams<ReachQuery>,
 ) -> Result<Json<Reach>, ApiError> {
     Ok(Json(reach::of_patch(&core, version, &query).await?))
 }

@@ -4,11 +4,14 @@
 //! request being checked.
 
 use crate::db::audit::Actor;
-use crate::domain::{Role, Secret};
+use crate::domain::{Role, Secret, grant};
 use crate::http::error::ApiError;
 use crate::service::auth::{self, Caller, Credentials};
 use crate::service::{Core, ServiceError};
+use crate::telemetry::security::{self, Deed, Event};
+use crate::wire::admin::BASE;
 use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::Extensions;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -66,22 +69,27 @@ impl<R> Admin<R> {
 #[derive(Debug)]
 pub struct Source(pub String);
 
-fn source(parts: &Parts) -> String {
-    parts
-        .extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map_or_else(
-            || "unknown".to_owned(),
-            |ConnectInfo(peer)| peer.ip().to_canonical().to_string(),
-        )
+pub(in crate::http) fn source(extensions: &Extensions) -> String {
+    extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(
+        || "unknown".to_owned(),
+        |ConnectInfo(peer)| peer.ip().to_canonical().to_string(),
+    )
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Source {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(source(parts)))
+        Ok(Self(source(&parts.extensions)))
     }
+}
+
+/// The section of the API that is asked for something. Routes are nested, and the path is then what is left of it.
+fn section(parts: &Parts) -> &str {
+    let path = parts.uri.path();
+    let below = path.strip_prefix(BASE).unwrap_or(path);
+    let segment = below.trim_start_matches('/').split('/').next();
+    grant::section_of(segment.unwrap_or_default())
 }
 
 /// Reads the `Authorization` header.
@@ -95,7 +103,7 @@ fn credentials(parts: &Parts) -> Result<Credentials, ServiceError> {
         .map_err(|_| refuse("the header `Authorization` cannot be read"))?;
     let (scheme, value) = header.split_once(' ').unwrap_or((header, ""));
     if scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(Credentials::Session(Secret::new(value.trim())));
+        return Ok(Credentials::Bearer(Secret::new(value.trim())));
     }
     if scheme.eq_ignore_ascii_case("basic") {
         let decoded = BASE64_STANDARD
@@ -120,8 +128,25 @@ impl<R: RequiredRole> FromRequestParts<Arc<Core>> for Admin<R> {
 
     async fn from_request_parts(parts: &mut Parts, core: &Arc<Core>) -> Result<Self, ApiError> {
         let credentials = credentials(parts)?;
-        let caller = auth::authenticate(core, &credentials, source(parts)).await?;
-        caller.require(R::ROLE)?;
+        let from = source(&parts.extensions);
+        let section = section(parts);
+        let denied = |actor: &str, why: &ServiceError| {
+            if let ServiceError::Forbidden(why) = why {
+                let deed = Deed {
+                    actor,
+                    source: &from,
+                    target: section,
+                    message: why,
+                };
+                security::emit(Event::AccessDenied, deed);
+            }
+        };
+        let caller = auth::authenticate(core, &credentials, section, from.clone())
+            .await
+            .inspect_err(|why| denied("", why))?;
+        caller
+            .require(R::ROLE)
+            .inspect_err(|why| denied(&caller.name, why))?;
         Ok(Self {
             caller,
             role: PhantomData,

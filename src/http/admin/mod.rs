@@ -19,6 +19,7 @@ mod policies;
 mod quarantine;
 mod reports;
 mod rollouts;
+mod service_tokens;
 mod sessions;
 mod storage;
 mod sync;

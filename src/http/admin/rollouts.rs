@@ -80,6 +80,8 @@ async fn approve(
     PathParam(id): PathParam<i64>,
     JsonBody(request): JsonBody<RolloutAct>,
 ) -> Result<Json<RolloutDetail>, ApiError> {
+    // A second pair of eyes is what this is for.
+    admin.caller.person()?;
     acted(&core, &admin, id, Act::Approve, &request).await
 }
 

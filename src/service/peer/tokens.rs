@@ -6,16 +6,14 @@ use crate::db::sync_tokens::{self as rows, NewSyncToken, SyncTokenRow};
 use crate::db::{DbError, fleet};
 use crate::domain::Secret;
 use crate::domain::token::{SYNC_PREFIX, token_hash};
-use crate::service::auth::fresh_token;
+use crate::service::auth::{expiry, fresh_token};
 use crate::service::{Core, ServiceError, paging, text};
 use crate::wire::admin::{Page, PageQuery, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::json;
 
 /// The most characters of a name.
 const MAX_NAME: usize = 100;
-/// How long a token is valid if nothing else is said.
-const LIFETIME: SignedDuration = SignedDuration::from_hours(90 * 24);
 
 /// Makes a sync token.
 pub async fn create(
@@ -24,22 +22,8 @@ pub async fn create(
     request: SyncTokenCreate,
 ) -> Result<SyncTokenCreated, ServiceError> {
     text::name("sync token's name", &request.name, MAX_NAME)?;
-    let now = Timestamp::now();
-    let valid_until = match (request.valid_until, request.no_expiry) {
-        (Some(_), true) => {
-            return Err(ServiceError::Invalid(
-                "valid-until and no-expiry contradict each other; give one of them".to_owned(),
-            ));
-        }
-        (Some(until), false) if until <= now => {
-            return Err(ServiceError::Invalid(
-                "valid-until is in the past; give a later time".to_owned(),
-            ));
-        }
-        (Some(until), false) => Some(until),
-        (None, true) => None,
-        (None, false) => Some(now + LIFETIME),
-    };
+    let valid_until = expiry(request.valid_until, request.no_expiry, Timestamp::now())?;
+
     let token = fresh_token(SYNC_PREFIX)?;
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;

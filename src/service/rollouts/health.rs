@@ -1,22 +1,84 @@
 //! What machines report of the patches that are being rolled out, for the gate.
+//!
+//! The leader counts at each look. Who only wants to see gets what was counted last, if counting takes long
+//! and it is not long ago; with few machines each is counted when asked for.
 
-use super::interval;
 use crate::db::rollouts::{self as rows, Asked, KernelHealth, RolloutRow};
 use crate::domain::policy::Policy;
 use crate::domain::{Architecture, KernelVersion};
 use crate::rollout::advance::Health;
 use crate::rollout::{Catalog, RolloutState};
-use crate::service::census::{self, Census};
+use crate::service::census::{self, Census, silence};
 use crate::service::{Core, ServiceError};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Counting that takes less is done for each who asks.
+const QUICK: Duration = Duration::from_millis(50);
+/// What was counted is given out for so many times as long as counting took.
+const SHARE: u32 = 20;
 
 /// Rollouts with what machines report of them.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     by_kernel: HashMap<i64, Vec<KernelHealth>>,
     census: Option<Arc<Census>>,
+    /// When machines were counted.
+    pub(crate) as_of: Timestamp,
+}
+
+/// What was counted last, of each rollout.
+#[derive(Debug, Default)]
+pub struct Looks {
+    last: Mutex<HashMap<i64, Look>>,
+    counting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Look {
+    counts_from: Timestamp,
+    as_of: Timestamp,
+    begun: Instant,
+    took: Duration,
+    kernels: Vec<KernelHealth>,
+}
+
+impl Looks {
+    /// What is kept of a rollout and may still be given out.
+    fn kept(&self, row: &RolloutRow) -> Option<(Timestamp, Vec<KernelHealth>)> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.get(&row.id)
+            .filter(|look| look.counts_from == row.counts_from)
+            .filter(|look| look.begun.elapsed() < look.took * SHARE)
+            .map(|look| (look.as_of, look.kernels.clone()))
+    }
+
+    fn keep(
+        &self,
+        wanted: &[(&RolloutRow, &Policy)],
+        as_of: Timestamp,
+        begun: Instant,
+        found: &HashMap<i64, Vec<KernelHealth>>,
+    ) {
+        let took = begun.elapsed();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.retain(|_, look| look.begun.elapsed() < look.took * SHARE);
+        if took < QUICK {
+            return;
+        }
+        for (row, _) in wanted {
+            let look = Look {
+                counts_from: row.counts_from,
+                as_of,
+                begun,
+                took,
+                kernels: found.get(&row.id).cloned().unwrap_or_default(),
+            };
+            last.insert(row.id, look);
+        }
+    }
 }
 
 /// Whether a kernel is under the rollout's scope. One that cannot be read is under no narrower scope than all.
@@ -45,7 +107,10 @@ pub(crate) async fn of(
     now: Timestamp,
 ) -> Result<Reports, ServiceError> {
     if wanted.is_empty() {
-        return Ok(Reports::default());
+        return Ok(Reports {
+            as_of: now,
+            ..Reports::default()
+        });
     }
     let asked: Vec<Asked> = wanted
         .iter()
@@ -57,11 +122,11 @@ pub(crate) async fn of(
             since: since(row, policy, now),
         })
         .collect();
-    let silence = 2.0 * interval(core).as_duration().as_secs_f64();
+    let begun = Instant::now();
     let found = {
         let mut conn = core.db.conn().await?;
         let tx = conn.begin_read().await?;
-        let found = rows::health(&tx, &asked, silence).await?;
+        let found = rows::health(&tx, &asked, silence(core)).await?;
         tx.commit().await?;
         found
     };
@@ -69,10 +134,38 @@ pub(crate) async fn of(
     for health in found {
         by_kernel.entry(health.id).or_default().push(health);
     }
+    core.looks.keep(wanted, now, begun, &by_kernel);
     Ok(Reports {
         by_kernel,
         census: Some(census::current(core).await?),
+        as_of: now,
     })
+}
+
+/// The health of one rollout as it is or, if counting takes long, as it was counted last.
+pub(crate) async fn shown(
+    core: &Core,
+    row: &RolloutRow,
+    policy: &Policy,
+    now: Timestamp,
+) -> Result<Reports, ServiceError> {
+    let kept = async || match core.looks.kept(row) {
+        Some((as_of, kernels)) => Ok::<_, ServiceError>(Some(Reports {
+            by_kernel: HashMap::from([(row.id, kernels)]),
+            census: Some(census::current(core).await?),
+            as_of,
+        })),
+        None => Ok(None),
+    };
+    if let Some(reports) = kept().await? {
+        return Ok(reports);
+    }
+    // Who waits here while another counts is served by what the other counted, if it is kept.
+    let _turn = core.looks.counting.lock().await;
+    match kept().await? {
+        Some(reports) => Ok(reports),
+        None => of(core, &[(row, policy)], now).await,
+    }
 }
 
 impl Reports {

@@ -1,6 +1,5 @@
-//! Caps per label value: how far each value may come, looked at in the leader's pass.
+//! Caps per label value, looked at in the leader's pass: how far a rollout may go among the machines of each value.
 
-use super::interval;
 use crate::db::labels as label_rows;
 use crate::db::rollout_labels as rows;
 use crate::db::rollouts::RolloutRow;
@@ -9,6 +8,7 @@ use crate::domain::selector::{Selector, Test};
 use crate::rollout::cohort::place;
 use crate::rollout::limits::{InLine, limit};
 use crate::rollout::{Catalog, LabelValue, RolloutState, labels_of};
+use crate::service::census::silence;
 use crate::service::{Core, ServiceError};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,7 +39,8 @@ pub(super) async fn look(
     if row.state != RolloutState::Running || labels_of(policy).next().is_none() {
         return Ok(raised);
     }
-    let silence = 2.0 * interval(core).as_duration().as_secs_f64();
+    let silence = silence(core);
+
     let snapshot = core.snapshots.get_full();
     let known = snapshot
         .rollouts

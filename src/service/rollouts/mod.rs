@@ -20,6 +20,7 @@ use crate::rollout::Rollouts;
 use crate::wire::admin::PolicySpec;
 use std::sync::Arc;
 
+pub use health::Looks;
 pub use labels::Memory;
 pub use tick::{Pass, pass};
 

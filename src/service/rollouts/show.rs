@@ -5,7 +5,7 @@ use super::{interval, policies_of};
 use crate::db::rollouts::{self as rows, RolloutRow};
 use crate::db::tiers::{self, Tier};
 use crate::domain::policy::{Opening, Policy, Share};
-use crate::domain::{PatchVersion, TierName};
+use crate::domain::{PatchVersion, Selector, TierName};
 use crate::rollout::RolloutState;
 use crate::rollout::advance::Health;
 use crate::rollout::cohort::share_of;
@@ -130,7 +130,7 @@ pub async fn detail(core: &Core, id: i64) -> Result<RolloutDetail, ServiceError>
     let policy = shown.policies.get(&row.tier_id).cloned();
     let example = Policy::example();
     let asked = policy.as_deref().unwrap_or(&example);
-    let reports = health::of(core, &[(&row, asked)], shown.now).await?;
+    let reports = health::shown(core, &row, asked, shown.now).await?;
     let catalog = Arc::clone(&core.snapshots.get_full().catalog);
     let total = reports.total(&row, &catalog);
     let gate = policy.as_ref().and_then(|policy| policy.gate).map(|gate| {
@@ -156,6 +156,7 @@ pub async fn detail(core: &Core, id: i64) -> Result<RolloutDetail, ServiceError>
     Ok(RolloutDetail {
         rollout: entry(&row, &tier.name, policy.as_deref(), shown.now),
         health: (&total).into(),
+        as_of: reports.as_of,
         gate,
         kernels: reports
             .kernels(&row)
@@ -243,7 +244,7 @@ pub async fn of_patch(
     let shown = Shown::read(&conn).await?;
     let rollouts = rows::list(&conn, None).await?;
     drop(conn);
-    let (touched, gaps) = touched(core, version).await?;
+    let (touched, gaps) = touched(core, version, query.selector.as_ref()).await?;
     let reach = payloads
         .iter()
         .filter(|payload| payload.version == version)
@@ -337,12 +338,13 @@ pub async fn of_patch(
 async fn touched(
     core: &Core,
     version: PatchVersion,
+    selector: Option<&Selector>,
 ) -> Result<(HashMap<i32, Touched>, Vec<KernelGap>), ServiceError> {
     let snapshot = core.snapshots.get_full();
-    let census = census::current(core).await?;
+    let census = census::selected(core, None, selector, None).await?;
     let mut tiers: HashMap<i32, Touched> = HashMap::new();
     let mut gaps: BTreeMap<(String, Option<crate::domain::Architecture>), u64> = BTreeMap::new();
-    for group in &census.rows {
+    for (_, group) in &census.rows {
         let Some(kernel) = group.kernel.as_deref() else {
             continue;
         };

@@ -353,7 +353,7 @@ fn weigh(work: &Work<'_>, found: &mut Found) -> Result<(), RunError> {
 pub(super) async fn note(
     tx: &Tx<'_>,
     actor: &Actor,
-    action: &str,
+    action: &'static str,
     upstream: &str,
     details: serde_json::Value,
 ) -> Result<i64, ServiceError> {

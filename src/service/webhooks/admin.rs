@@ -80,7 +80,7 @@ async fn found(tx: &Tx<'_>, name: &str) -> Result<rows::Webhook, ServiceError> {
 async fn note(
     tx: &Tx<'_>,
     actor: &Actor,
-    action: &str,
+    action: &'static str,
     name: &str,
     details: serde_json::Value,
 ) -> Result<(), ServiceError> {

@@ -1,7 +1,7 @@
 //! How well the machines are covered, which kernels lose their cover, and the table of supported kernels.
 //! `GET coverage`, `GET coverage/horizon`, `GET|PUT kernels`.
 
-use crate::domain::{Architecture, KernelSupport, LabelKey};
+use crate::domain::{Architecture, KernelSupport, LabelKey, Selector};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,21 @@ pub struct CoverageQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub label: Option<LabelKey>,
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
+}
+
+/// `GET coverage/horizon`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HorizonQuery {
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
 }
 
 /// Machines by how they are covered. Each is counted once.

@@ -17,6 +17,7 @@ mod reach;
 mod reports;
 mod rollouts;
 mod selected;
+mod service_tokens;
 mod sessions;
 mod sync;
 mod sync_tokens;
@@ -28,7 +29,7 @@ pub use audit::{AuditEntry, AuditQuery, AuditVerdict};
 pub use captures::{Capture, CaptureContent, CaptureRecord, CaptureStart};
 pub use coverage::{
     Coverage, CoverageBy, CoverageCounts, CoverageGroup, CoverageQuery, Horizon, HorizonKernel,
-    KernelsImport, KernelsOutcome, SupportedKernel, SupportedKernelChange,
+    HorizonQuery, KernelsImport, KernelsOutcome, SupportedKernel, SupportedKernelChange,
 };
 pub use jobs::{Job, JobItem, JobItemResult, JobProgress, JobState, PruneRequest, RefreshRequest};
 pub use machines::{
@@ -47,7 +48,7 @@ pub use payloads::{
 pub use policies::{
     FreezeSpec, GateSpec, LabelCapSpec, PolicyEntry, PolicyFile, PolicySpec, WindowSpec,
 };
-pub use reach::{Reach, ReachStanding, ReachTotal, ReachedMachine};
+pub use reach::{Reach, ReachQuery, ReachStanding, ReachTotal, ReachedMachine};
 pub use reports::{
     KernelHealth, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
@@ -60,6 +61,7 @@ pub use rollouts::{
 pub use selected::{
     LabelOutcome, MachineLabel, MoveOutcome, SelectedLabel, SelectedMove, TierMachines,
 };
+pub use service_tokens::{ServiceTokenCreate, ServiceTokenCreated, ServiceTokenEntry};
 pub use sessions::{
     AdminCreate, AdminEntry, AdminOrigin, LoginAnswer, LoginRequest, PasswordChange, RoleChange,
     Session, WhoAmI,

@@ -4,7 +4,7 @@
 //! `POST promote-all`.
 
 use super::{PayloadEntry, WireScope, is_false};
-use crate::domain::{Architecture, PatchVersion, TierName};
+use crate::domain::{Architecture, PatchVersion, Selector, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -113,6 +113,10 @@ pub struct PromoteRequest {
     /// Only say what would change.
     #[serde(default, skip_serializing_if = "is_false")]
     pub dry_run: bool,
+    /// With `dry-run`: say what it would mean for the machines that this selector means. A promotion itself is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub selector: Option<Selector>,
 }
 
 /// `POST promote-all`: everything that has reached `from` reaches `to`.

@@ -1,9 +1,10 @@
 //! Whom a patch has reached. `GET patches/{version}/reach`.
 
-use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
+use super::Limit;
+use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, Selector, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 /// What became of a patch on a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
@@ -73,6 +74,24 @@ pub struct ReachTotal {
     pub polled_since: Option<u64>,
     /// Of these have not checked in for twice the interval.
     pub silent: u64,
+}
+
+/// Query of `GET patches/{version}/reach`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, IntoParams)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ReachQuery {
+    /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
+    /// `next-cursor` of the page before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+    /// Items per page, 1 to 1000; 100 if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 1000)]
+    pub limit: Option<Limit>,
 }
 
 /// Whom a patch has reached.

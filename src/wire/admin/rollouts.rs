@@ -2,7 +2,7 @@
 //! `POST rollouts/{id}/approve|pause|resume|abort|block`, `GET patches/{version}/forecast`, `POST policies/apply`.
 
 use super::{KernelGap, PolicySpec, WireScope};
-use crate::domain::{Architecture, PatchVersion, TierName};
+use crate::domain::{Architecture, PatchVersion, Selector, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -174,6 +174,9 @@ pub struct RolloutDetail {
     pub rollout: RolloutEntry,
     /// What machines report.
     pub health: RolloutHealth,
+    /// When that was counted: now, or shortly ago where counting takes long.
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Timestamp,
     /// The gate, where the policy has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<RolloutGate>,
@@ -242,6 +245,10 @@ pub struct ForecastQuery {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub tier: Option<TierName>,
+    /// Only for the machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub selector: Option<Selector>,
 }
 
 /// `PUT tiers/{name}/policy`.

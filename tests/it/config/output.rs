@@ -44,6 +44,7 @@ fn show_prints_everything_but_secrets_and_can_be_read_back() {
                 }
                 keys::Kind::Users => format!("admin:{BCRYPT}"),
                 _ if key.name == "auth.machine-token-key" => "cafe".repeat(16),
+                _ if key.name == "tracing.headers" => "x-key=canary".to_owned(),
                 _ => "canary".to_owned(),
             };
             let _ = writeln!(text, "{}: '{value}'", key.name);
@@ -247,4 +248,58 @@ fn help_says_what_each_command_does() {
         let _ = write!(text, "\n--- {name}\n{}", sub.render_help());
     }
     insta::assert_snapshot!("help", text);
+}
+
+/// From what Juju prints to a configuration that the server takes.
+#[test]
+fn convert_writes_a_file_that_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (old, new) = (path("old.yaml"), path("new.yaml"));
+    let setting = |name: &str, value: &str| {
+        format!("  {name}:\n    default: x\n    source: user\n    value: {value}\n")
+    };
+    let settings: String = [
+        ("patchstore", "s3"),
+        ("s3_bucket", "patches"),
+        ("s3_endpoint", "https://s3.example.com"),
+        ("s3_access_key_id", "canary-id"),
+        ("s3_secret_key", "canary-key"),
+        ("auth_basic_users", &format!("'admin:{BCRYPT}'")),
+        ("auth_lp_teams", "https://launchpad.net/~ops"),
+        ("sync_flavors", "generic,aws"),
+        ("sync_upstream_tier", "updates"),
+        ("dbconn_max", "20"),
+    ]
+    .map(|(name, value)| setting(name, value))
+    .concat();
+    std::fs::write(
+        &old,
+        format!("application: livepatch\nsettings:\n{settings}"),
+    )
+    .unwrap();
+    let (code, out, err) = run(&["convert", &old, "-o", &new], &[]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(!err.contains("canary"), "{err}");
+    insta::assert_snapshot!("convert", err.replace(&new, "NEW"));
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&new).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    // What is missing can only be missing: with it the server takes the file.
+    let env = [
+        ("LP_DATABASE_CONNECTION_STRING", "host=localhost user=u"),
+        ("LP_PATCH_TRUST_POLICY", "off"),
+    ];
+    let (code, shown, err) = run(&["show", "--config", &new], &env);
+    assert_eq!(code, 0, "{err}");
+    assert!(
+        shown.contains("patch-storage.s3-bucket") && shown.contains("generic"),
+        "{shown}"
+    );
+    // What is there already is not overwritten, and what cannot be read is said.
+    let again = <Cli as clap::Parser>::try_parse_from(["config", "convert", &old, "-o", &new]);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    assert!(execute(again.unwrap().args, Vec::new(), &mut out, &mut err).is_err());
+    let (code, _, err) = run(&["convert", &path("nothing")], &[]);
+    assert!(code == 1 && err.contains("nothing"), "{err}");
 }

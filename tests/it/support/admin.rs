@@ -22,6 +22,7 @@ use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
+use livepatch_onprem::service::rollouts::Looks;
 use livepatch_onprem::service::webhooks::Webhooks;
 use livepatch_onprem::service::{Core, Snapshots, passwords};
 use livepatch_onprem::telemetry::Metrics;
@@ -149,6 +150,8 @@ impl TestAdmin {
             config,
             captures: Captures::load(&db).await.unwrap(),
             counts: Counts::default(),
+            looks: Looks::default(),
+            provider: None,
             machine_key: MachineTokenKey::new(&[7; 32]).unwrap(),
             check_ins: checkin::queue(1, db.clone(), false, Metrics::new()).0,
             stopping: CancellationToken::new(),

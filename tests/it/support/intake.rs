@@ -19,6 +19,7 @@ use livepatch_onprem::service::contracts::Contracts;
 use livepatch_onprem::service::ingest::Gate;
 use livepatch_onprem::service::jobs::Runner;
 use livepatch_onprem::service::peer::Indexes;
+use livepatch_onprem::service::rollouts::Looks;
 use livepatch_onprem::service::webhooks::Webhooks;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -59,6 +60,8 @@ pub async fn restarted(core: &Core, change: impl FnOnce(&mut Core)) -> Arc<Core>
         webhooks: Webhooks::new(&core.config).unwrap(),
         captures: Captures::default(),
         counts: Counts::default(),
+        looks: Looks::default(),
+        provider: None,
         machine_key: core.machine_key.clone(),
         check_ins: core.check_ins.clone(),
         stopping: CancellationToken::new(),

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod pki;
 pub mod postgres_tls;
 pub mod process;
+pub mod provider;
 pub mod proxy;
 pub mod receiver;
 pub mod s3;

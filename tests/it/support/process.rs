@@ -170,7 +170,7 @@ impl Site {
                 }
                 let mut kept: std::sync::MutexGuard<'_, VecDeque<String>> = kept.lock().unwrap();
                 kept.push_back(line);
-                if kept.len() > 500 {
+                if kept.len() > 50_000 {
                     kept.pop_front();
                 }
             }
@@ -286,6 +286,18 @@ impl Server {
             .unwrap()
             .iter()
             .any(|line| line.contains(words))
+    }
+
+    /// How many lines of its log hold these words.
+    pub fn count(&self, words: &str) -> usize {
+        let log = self.log.lock().unwrap();
+        log.iter().filter(|line| line.contains(words)).count()
+    }
+
+    /// What is kept of its log.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().unwrap();
+        log.iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, Died> {
