@@ -7,7 +7,7 @@
 #   UPDATE_GOLDEN=1 tests/chart.sh     write tests/chart/*.golden.yaml and the chart's README.md anew, then look
 #
 # LIVEPATCH_BIN_DIR says where livepatch-server is; target/debug if it is not set. Needs what `tests/setup.sh test`
-# installs, and no cluster.
+# installs, and no cluster. Database and bucket are those of tests/services.sh.
 set -euo pipefail
 shopt -s inherit_errexit
 
@@ -20,6 +20,8 @@ cases=tests/chart
 readonly root server venv chart cases
 # Kubernetes: the oldest that the chart takes, and those that are kept up.
 readonly VERSIONS='1.30.0 1.34.0 1.35.0 1.36.0 1.37.0'
+
+[ -n "${LIVEPATCH_TEST_DATABASE:-}" ] || exec tests/services.sh "$root/tests/chart.sh" "$@"
 
 fail() { printf 'chart: %s\n' "$*" >&2; exit 1; }
 step() { printf '\n# %s\n' "$*"; }
@@ -100,8 +102,11 @@ step "The server takes the configuration, the secrets and the files that its pod
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj "/CN=livepatch.example.com" \
   -addext "subjectAltName=DNS:livepatch.example.com" -keyout "$work/tls.key" -out "$work/tls.crt" 2>/dev/null
 for name in "${names[@]}"; do
-  python "$cases/pods.py" "$work/$name.yaml" "$server" "$work"
+  python "$cases/pods.py" check "$work/$name.yaml" "$server" "$work"
 done
+
+step "The job and the server run as their pods would, with a real database and bucket: ready where probes ask, and stopped in time."
+python "$cases/pods.py" run "$work/minimal-s3.yaml" "$server" "$work"
 
 step "What cannot work is refused, and it is said why."
 refused=0

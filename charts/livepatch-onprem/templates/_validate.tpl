@@ -180,6 +180,15 @@ values.schema.json. tests/chart/bad has a case for each of these.
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
 {{- $wrong = append $wrong "httpRoute.enabled has no gateway: give httpRoute.parentRefs, as [{name: my-gateway, namespace: gateways}]" -}}
 {{- end -}}
+{{- if and $clientCa (not (has $clientAuth (list "none" "optional"))) -}}
+{{- $ends := "ends the machines' TLS and has no certificate to show, and the server wants one (server.tls.client-ca): use service.type LoadBalancer" -}}
+{{- if and $v.ingress.enabled (not (regexMatch "passthrough" (keys $v.ingress.annotations | join " "))) -}}
+{{- $wrong = append $wrong (printf "an Ingress %s, a controller that passes TLS through (by an annotation with passthrough in its name), or config.server.tls.client-auth optional" $ends) -}}
+{{- end -}}
+{{- if $v.httpRoute.enabled -}}
+{{- $wrong = append $wrong (printf "an HTTPRoute %s, or config.server.tls.client-auth optional" $ends) -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.networkPolicy.enabled $v.serviceMonitor.enabled (kindIs "invalid" $v.networkPolicy.opsFrom) -}}
 {{- $wrong = append $wrong "serviceMonitor.enabled, and networkPolicy.opsFrom does not say where Prometheus is: give it, as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or [{podSelector: {}}] if it is in this namespace" -}}
 {{- end -}}
