@@ -140,6 +140,7 @@ done
 mkdir -p "$work/bare/rules"
 echo 'rules: []' >"$work/bare/rules/wrong.yaml"
 ! render "$work/bare" "$cases/httproute-monitoring.values.yaml" >/dev/null 2>"$work/refused" || fail "a file without groups was taken"
+# shellcheck disable=SC2016
 grep -qF 'rules/wrong.yaml holds no `groups:`' "$work/refused" || { cat "$work/refused" >&2; fail "the wrong words"; }
 
 step "What is said after an installation is about that installation."
@@ -160,6 +161,7 @@ silent 'without a registry'
 says 'port-forward service/rel-patches-internal 8081:8081'
 says 'livepatch.example.com (Ingress)'
 notes httproute-monitoring
+# shellcheck disable=SC2016
 says '`livepatch-server migrate`'
 says 'port-forward service/livepatch-internal 8081:9000'
 notes filesystem-pvc
