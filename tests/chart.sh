@@ -143,6 +143,17 @@ echo 'rules: []' >"$work/bare/rules/wrong.yaml"
 # shellcheck disable=SC2016
 grep -qF 'rules/wrong.yaml holds no `groups:`' "$work/refused" || { cat "$work/refused" >&2; fail "the wrong words"; }
 
+step "The values in docs/how-to/kubernetes.md work: the first alone, each of the others on top of it."
+awk -v out="$work/page" '/^```yaml$/ { n++; inside = 1; next } /^```$/ { inside = 0 } inside { print > (out "-" n ".yaml") }' \
+  docs/how-to/kubernetes.md
+blocks=0
+for block in "$work"/page-*.yaml; do
+  render "$work/chart" "$work/page-1.yaml" "$block" >"$work/page.out" || fail "$(cat "$block")"
+  blocks=$((blocks + 1))
+done
+[ "$blocks" -ge 9 ] || fail "only $blocks were found"
+echo "$blocks blocks"
+
 step "What is said after an installation is about that installation."
 # Only an installation shows them: in a copy they are made part of what is rendered.
 printf '%s\n' 'notes: |' '{{ include "livepatch-onprem/templates/NOTES.txt" . | indent 2 }}' >"$work/chart/templates/said.yaml"

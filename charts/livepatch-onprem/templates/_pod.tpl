@@ -70,9 +70,11 @@ tolerations:
 - name: config
   mountPath: /etc/livepatch/config
   readOnly: true
+{{- if or .Values.secrets .Values.developmentPostgresql.enabled }}
 - name: secrets
   mountPath: /etc/livepatch/secrets
   readOnly: true
+{{- end }}
 {{- if .Values.files }}
 - name: files
   mountPath: /etc/livepatch/files
@@ -108,6 +110,7 @@ tolerations:
     items:
       - key: livepatch.yaml
         path: livepatch.yaml
+{{- if or $values.secrets $values.developmentPostgresql.enabled }}
 - name: secrets
   projected:
     defaultMode: 288
@@ -126,6 +129,7 @@ tolerations:
             - key: connection-string
               path: database.connection-string
       {{- end }}
+{{- end }}
 {{- if $values.files }}
 - name: files
   projected:

@@ -192,7 +192,7 @@ values.schema.json. tests/chart/bad has a case for each of these.
 {{- if and $v.networkPolicy.enabled $v.serviceMonitor.enabled (kindIs "invalid" $v.networkPolicy.opsFrom) -}}
 {{- $wrong = append $wrong "serviceMonitor.enabled, and networkPolicy.opsFrom does not say where Prometheus is: give it, as [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}], or [{podSelector: {}}] if it is in this namespace" -}}
 {{- end -}}
-{{- if and (kindIs "float64" $v.service.nodePort) (eq $v.service.type "ClusterIP") -}}
+{{- if and $v.service.nodePort (eq $v.service.type "ClusterIP") -}}
 {{- $wrong = append $wrong "service.nodePort is of no use with service.type ClusterIP: leave it out, or make the type NodePort or LoadBalancer" -}}
 {{- end -}}
 
