@@ -134,6 +134,9 @@ cat >"$work/livepatch.yaml" <<YAML
 server.server-address: 127.0.0.1:0
 patch-storage.filesystem-path: $work/patches
 patch-trust.certificates: ${input[0]}
+auth.basic.enabled: true
+# The password is package-test.
+auth.basic.users: 'admin:\$2y\$06\$abcdefghijklmnopqrstuun9HA7j.Zj64j1udOpd2DfmtewxQ5UqS'
 YAML
 mapfile -t environment < <(sed -n 's/^Environment=//p' "$files/usr/lib/systemd/system/$unit" "$dropin" | sed "s|%d|$work/credentials|")
 [ ${#environment[@]} -ge 2 ] || fail "the unit and its drop-in should set variables"
@@ -141,9 +144,128 @@ read -r -a command < <(sed -n 's/^ExecStart=//p' "$files/usr/lib/systemd/system/
 grep -qx 'Type=notify' "$files/usr/lib/systemd/system/$unit" || fail "the unit should wait for READY=1"
 command[0]=$files${command[0]}
 service() { env -i PATH="$PATH" LIVEPATCH_CONFIG_LOCATION="$work/livepatch.yaml" "${environment[@]}" "$@"; }
+# What a server does all day: it is asked how it is, takes a patch in, and offers it to a machine that downloads it.
+cat >"$work/exercise" <<SH
+#!/bin/bash
+set -euo pipefail
+export PATH=$files/usr/bin:\$PATH XDG_STATE_HOME=\$(mktemp -d -p $work)
+export LIVEPATCH_URL=http://\$(grep -m1 serving "\$LIVEPATCH_LOG" | grep -o '127[.]0[.]0[.]1:[0-9]*' | head -n 1)
+livepatch-server healthcheck --dependencies
+printf 'admin:package-test\n' | (umask 077 && cat >\$XDG_STATE_HOME/auth)
+livepatch-admin login --auth-file \$XDG_STATE_HOME/auth
+livepatch-admin --quiet patch upload ${input[1]}
+token=\$(livepatch-admin --quiet auth-token "run\$\$" edge)
+livepatch-client enable --server \$LIVEPATCH_URL --cert ${input[0]} --machine-id \$(printf '%032x' \$\$) \\
+  --state-dir \$XDG_STATE_HOME/machine --kernel ${input[3]} --arch ${input[4]} - <<<\$token | tee \$XDG_STATE_HOME/said
+grep -q 'patch 106.1 was verified and kept' \$XDG_STATE_HOME/said
+SH
+chmod 755 "$work/exercise"
 for socket in "$work/notify.socket" "@livepatch-package-$$"; do
   printf '\n   $ %s     (NOTIFY_SOCKET=%s)\n' "${command[*]#"$files"}" "${socket//$work/\$WORK}"
-  service NOTIFY_CHECK="grep -q serving $work/server.log" \
+  service NOTIFY_CHECK="$work/exercise" LIVEPATCH_LOG="$work/server.log" \
     "$root/tests/notify.py" "$socket" "${command[@]}" >"$work/told" 2>"$work/server.log" || { cat "$work/told"; fail "see above"; }
   cat "$work/told"
 done
+
+step "Without its database it does not say that it is ready, and fails."
+printf 'host=%s user=livepatch dbname=nothing_here\n' "$work" >"$work/credentials/database"
+status=0
+service "$root/tests/notify.py" "$work/no.socket" "${command[@]}" >"$work/told" 2>"$work/server.log" || status=$?
+[ "$status" = 1 ] && grep -q 'ended with 1 before it said READY=1' "$work/server.log" || { cat "$work/told" "$work/server.log"; fail "it should have ended with 1"; }
+printf '\n     it ends with exit code 1\n'
+
+step "The calls of the kernel that it makes while it works are among those that the unit allows."
+printf '%s\n' "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=traced}" >"$work/credentials/database"
+service NOTIFY_CHECK="$work/exercise" LIVEPATCH_LOG="$work/server.log" "$root/tests/notify.py" "$work/traced.socket" \
+  strace -D -f -qq -o "$work/trace" "${command[@]}" >"$work/told" 2>"$work/server.log" || { cat "$work/told"; fail "see above"; }
+# calls OF: the names in systemd's sets and names, one a line.
+calls() {
+  local word members
+  for word in "$@"; do
+    case "$word" in
+      @*) members=() && mapfile -t members < <(systemd-analyze syscall-filter --no-pager "$word" | sed -n 's/^ \{4\}\([@a-z0-9_-]*\)$/\1/p'); calls "${members[@]}" ;;
+      *) printf '%s\n' "$word" ;;
+    esac
+  done
+}
+filter() { sed -n "s/^SystemCallFilter=$1//p" "$files/usr/lib/systemd/system/$unit"; }
+read -r -a allow < <(filter '@' | sed 's/^/@/')
+read -r -a deny < <(filter '~')
+LC_ALL=C comm -23 <(calls "${allow[@]}" | LC_ALL=C sort -u) <(calls "${deny[@]}" | LC_ALL=C sort -u) >"$work/allowed"
+[ "$(wc -l <"$work/allowed")" -gt 150 ] || fail "the unit's filter was not understood"
+# The first of it is strace's own way into the program.
+sed -nE 's/^[0-9]+ +([a-z0-9_]+)\(.*/\1/p' "$work/trace" | LC_ALL=C sort -u >"$work/used"
+grep -qx execve "$work/used" && grep -qx accept4 "$work/used" && grep -qx sendto "$work/used" || fail "the server was not traced"
+refused=$(LC_ALL=C comm -23 "$work/used" "$work/allowed")
+[ -z "$refused" ] || fail "the unit would refuse: ${refused//$'\n'/ }"
+# Memory that is written is never run, and no socket is of another kind than the unit allows.
+! grep -E 'PROT_WRITE\|PROT_EXEC' "$work/trace" || fail "the unit would refuse this (MemoryDenyWriteExecute)"
+families=$(sed -nE 's/.* socket\((AF_[A-Z0-9]+).*/\1/p' "$work/trace" | sort -u)
+for family in $families; do
+  grep -q "^RestrictAddressFamilies=.*\b$family\b" "$files/usr/lib/systemd/system/$unit" || fail "the unit would refuse sockets of $family"
+done
+printf '\n     %s different calls, all allowed; sockets: %s\n' "$(wc -l <"$work/used")" "${families//$'\n'/ }"
+
+step "It is installed, upgraded, removed and purged, on a copy-on-write view of this machine (root, in a mount namespace of its own)."
+cat >"$work/install" <<'SH'
+#!/bin/bash
+# In the view: nothing that is written here reaches the machine.
+set -euo pipefail
+said() { echo "in the view: $*" >&2; exit 1; }
+is() { local is; is=$(stat -c '%a %U:%G' "$1"); [ "$is" = "$2" ] || said "$1 is $is, not $2"; }
+export DEBIAN_FRONTEND=noninteractive
+# What a first configuration has to say.
+export LP_DATABASE_CONNECTION_STRING=host=/run/postgresql LP_PATCH_TRUST_POLICY=off
+! getent passwd livepatch >/dev/null || { userdel livepatch; }
+dpkg --install "$1"
+[ "$(getent passwd livepatch | cut -d: -f6,7)" = /var/lib/livepatch:/usr/sbin/nologin ] || said "there should be an account livepatch"
+is /etc/livepatch.yaml '640 root:livepatch'
+is /etc/livepatch '750 root:livepatch'
+is /etc/livepatch/credentials '700 root:root'
+is /var/lib/livepatch '750 livepatch:livepatch'
+[ ! -e /etc/systemd/system/multi-user.target.wants/livepatch-onprem.service ] || said "a new installation should not be enabled"
+setpriv --reuid=livepatch --regid=livepatch --clear-groups livepatch-server config show >/dev/null || said "the account cannot read the configuration"
+! setpriv --reuid=65534 --regid=65534 --clear-groups cat /etc/livepatch.yaml 2>/dev/null || said "others can read the configuration"
+echo 'check-in.interval: 30m' >>/etc/livepatch.yaml
+echo kept >/var/lib/livepatch/patch
+dpkg --install "$2"
+grep -q '^check-in.interval: 30m' /etc/livepatch.yaml || said "the upgrade lost the configuration"
+is /etc/livepatch.yaml '640 root:livepatch'
+livepatch-server config show | grep -q '30m' || said "the configuration is not read"
+dpkg --remove livepatch-onprem
+[ ! -e /usr/bin/livepatch-server ] || said "the program is still there"
+[ -e /etc/livepatch.yaml ] || said "a removal should leave the configuration"
+dpkg --purge livepatch-onprem
+[ ! -e /etc/livepatch.yaml ] || said "a purge should delete the configuration"
+[ ! -e /etc/livepatch ] || said "a purge should delete what is empty"
+[ "$(cat /var/lib/livepatch/patch)" = kept ] || said "a purge should leave patches"
+SH
+cat >"$work/view" <<'SH'
+#!/bin/bash
+# view SCRATCH SCRIPT ARG...: runs the script where / is this machine, copied when written.
+set -euo pipefail
+mount -t tmpfs -o mode=755 scratch "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+mount -t overlay -o "lowerdir=/,upperdir=$1/upper,workdir=$1/work" view "$1/root" || exit 77
+mount -t proc proc "$1/root/proc"
+mount --rbind /dev "$1/root/dev"
+mkdir -p "$1/root/opt/given"
+cp "${@:2}" "$1/root/opt/given/"
+exec chroot "$1/root" /opt/given/install /opt/given/one.deb /opt/given/newer.deb
+SH
+mkdir "$work/scratch"
+chmod 755 "$work/install" "$work/view"
+accounts=$(sha256sum /etc/passwd /etc/group)
+status=0
+said=$(as_root unshare --mount --propagation private "$work/view" "$work/scratch" "$work/install" "$work/one.deb" "$work/newer.deb" 2>&1) || status=$?
+printf '\n%s\n' "$said" | sed 's/^/     /'
+if [ "$status" = 77 ]; then
+  printf '\n     SKIPPED: this machine cannot lay one file system over another here.\n'
+else
+  [ "$status" = 0 ] || fail "the installation did not go as told, see above"
+  says "livepatch-onprem is installed and not started"
+  says "/var/lib/livepatch is left as it is"
+  [ "$(sha256sum /etc/passwd /etc/group)" = "$accounts" ] || fail "the accounts of this machine were changed"
+fi
+
+printf '\npackage: all %s steps went as told.\n' "$steps"
