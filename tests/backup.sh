@@ -91,14 +91,20 @@ run env PGDATABASE=sites_before livepatch-backup --storage store:before "$work/s
 says "done"
 says_not warning
 [ -s "$work/saved/SHA256SUMS" ] || fail "the backup should have been written to its end"
+before=$(state_of sites_before)
 grep -c 'patches/objects/sha256/' "$work/saved/SHA256SUMS" | grep -qx 2 || fail "the backup should hold two objects"
 refused env PGDATABASE=sites_before livepatch-backup --storage store:before "$work/saved"
 says "is there already"
 refused env PGDATABASE=sites_before livepatch-backup --storage store:nothing-here "$work/second"
 [ ! -e "$work/second" ] || fail "a backup that failed should leave nothing behind"
 
+step "After the backup another machine is enabled, with the same auth token."
+later=2f0c6e1ba97d4d6f8a1d0c9be4f70002
+run livepatch-client enable --server "${url_of[before]}" --cert "$certificate" --machine-id "$later" \
+  --state-dir "$work/later" --kernel "$kernel" --arch "$arch" - <"$work/production.token"
+says "patch 106.1 was verified and kept"
+
 step "Everything is destroyed: the server, its database, its bucket."
-before=$(state_of sites_before)
 stop before
 sql postgres -c 'drop database sites_before'
 rm -rf "${LIVEPATCH_TEST_S3_DIR:?}/before"
@@ -146,6 +152,13 @@ says_not "107.1 was verified"
 [ "$(sha256sum <"$(echo "$work"/machine/*.ko)")" = "$module" ] || fail "the module should be the same as before"
 run livepatch-admin explain "$machine"
 says "106.1"
+
+step "The machine that was enabled after the backup: its token proves itself, so it is known again at its next check-in."
+sed -i "s|${url_of[before]}|${url_of[after]}|" "$work"/later/*.json
+run livepatch-client check --state-dir "$work/later" --machine-id "$later"
+says "106.1 is offered"
+run livepatch-admin machine list
+says "$later"
 
 step "Work goes on: the hold is lifted, the patch is promoted, the machine gets it."
 run livepatch-admin patch resume 107.1

@@ -214,6 +214,8 @@ set -euo pipefail
 said() { echo "in the view: $*" >&2; exit 1; }
 is() { local is; is=$(stat -c '%a %U:%G' "$1"); [ "$is" = "$2" ] || said "$1 is $is, not $2"; }
 export DEBIAN_FRONTEND=noninteractive
+# The index of all manual pages need not be made anew each time.
+rm -f /var/lib/man-db/auto-update
 # What a first configuration has to say.
 export LP_DATABASE_CONNECTION_STRING=host=/run/postgresql LP_PATCH_TRUST_POLICY=off
 ! getent passwd livepatch >/dev/null || { userdel livepatch; }
