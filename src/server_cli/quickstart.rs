@@ -52,12 +52,12 @@ pub(super) fn run(args: QuickstartArgs) -> anyhow::Result<ExitCode> {
     };
     let data = options.data.clone();
     runtime()?.block_on(async move {
-        let stop = told_to_stop();
+        let stop = told_to_stop()?;
         tokio::pin!(stop);
         let server = tokio::select! {
             started = quickstart(options) => started?,
             // Nothing is lost by stopping before the start was complete; the next start cleans up.
-            stopped = &mut stop => return stopped.map(|()| ExitCode::SUCCESS),
+            () = &mut stop => return Ok(ExitCode::SUCCESS),
         };
         for file in &args.upload {
             if let Err(error) = take_in(&server, file).await {
@@ -65,7 +65,7 @@ pub(super) fn run(args: QuickstartArgs) -> anyhow::Result<ExitCode> {
             }
         }
         print_welcome(&server, &data, password.is_some());
-        stop.await?;
+        stop.await;
         eprintln!("stopping");
         let drained = server.stop().await?;
         Ok(if drained {

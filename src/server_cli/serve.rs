@@ -1,6 +1,7 @@
 //! `serve` and `migrate`: the server against given services.
 
 use crate::app;
+use crate::app::notify::{self, Notifier};
 use crate::config::{Config, Loaded, NoticeLevel, process_environment};
 use crate::db::{connect::Settings, migrate as schema};
 use anyhow::{Context, anyhow};
@@ -56,15 +57,16 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
         .context("starting the runtime")
 }
 
-/// Ends when the process is told to stop.
-pub(super) async fn told_to_stop() -> anyhow::Result<()> {
+/// Ends when the process is told to stop, from this call on, awaited or not.
+pub(super) fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
@@ -81,10 +83,21 @@ pub(super) fn serve(args: ServeArgs) -> anyhow::Result<ExitCode> {
         }
     }
     runtime.block_on(async move {
-        let stop = told_to_stop();
         let running = app::start(loaded.config, !args.no_migrate).await?;
-        stop.await?;
-        let drained = running.stop().await;
+        // Before it says that it is ready: who heard that may stop it in the next moment.
+        let stop = told_to_stop()?;
+        // It listens and has its snapshot: units that wait for this one may start.
+        let manager = Notifier::from_environment();
+        manager.ready(&format!("serving machines at {}", running.address));
+        tokio::select! {
+            () = stop => {}
+            never = notify::keep_alive(&manager) => match never {},
+        }
+        manager.stopping();
+        let drained = tokio::select! {
+            drained = running.stop() => drained,
+            never = notify::keep_alive(&manager) => match never {},
+        };
         telling.end().await;
         Ok(if drained {
             ExitCode::SUCCESS
