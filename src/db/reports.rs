@@ -1,4 +1,6 @@
 //! The machines counted. It reads the whole table once: nothing that changes at a check-in is indexed.
+//!
+//! These are the key figures, so their names begin with `KPI`, as published dashboards expect of the metric of statements.
 
 use super::filter::{MachineFilter, matching, source};
 use super::fleet::state;
@@ -30,19 +32,19 @@ macro_rules! counted {
 
 statements! {
     // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
-    CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
-    COUNT_MACHINES = counted!(
+    KPI_CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
+    KPI_COUNT_MACHINES = counted!(
         "null::text",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
         " from machines m"
     );
-    COUNT_MACHINES_BY_LABEL = counted!(
+    KPI_COUNT_MACHINES_BY_LABEL = counted!(
         "l.value",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
         " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
     );
-    COUNT_SELECTED = counted!("null::text", "0::bigint", source!(all), matching!());
-    COUNT_SELECTED_LED = counted!("null::text", "0::bigint", source!(led), matching!());
+    KPI_COUNT_SELECTED = counted!("null::text", "0::bigint", source!(all), matching!());
+    KPI_COUNT_SELECTED_LED = counted!("null::text", "0::bigint", source!(led), matching!());
 }
 
 /// Machines that agree in all of this.
@@ -75,12 +77,12 @@ pub async fn census(
     silence: f64,
     label: Option<&LabelKey>,
 ) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
-    run.one(&CENSUS_SETTINGS, &[]).await?;
+    run.one(&KPI_CENSUS_SETTINGS, &[]).await?;
     let rows = match label {
-        None => run.rows(&COUNT_MACHINES, &[&silence]).await?,
+        None => run.rows(&KPI_COUNT_MACHINES, &[&silence]).await?,
         Some(key) => {
             let params: [&(dyn ToSql + Sync); 2] = [&silence, &key.as_str()];
-            run.rows(&COUNT_MACHINES_BY_LABEL, &params).await?
+            run.rows(&KPI_COUNT_MACHINES_BY_LABEL, &params).await?
         }
     };
     Ok(read(&rows))
@@ -88,8 +90,8 @@ pub async fn census(
 
 /// Counts the machines that a filter lets through, like [`census`] but for those that are silent.
 pub async fn census_of(run: &impl Run, filter: &MachineFilter) -> Result<Vec<CensusRow>, DbError> {
-    let sql: &Sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
-    run.one(&CENSUS_SETTINGS, &[]).await?;
+    let sql: &Sql = filter.pick(&KPI_COUNT_SELECTED, &KPI_COUNT_SELECTED_LED);
+    run.one(&KPI_CENSUS_SETTINGS, &[]).await?;
     let rows = run.rows(sql, &filter.params(&[])).await?;
     Ok(read(&rows).into_iter().map(|(_, row)| row).collect())
 }

@@ -106,17 +106,21 @@ fn make_targets_that_pages_name_exist() {
     }
 }
 
-/// Compares a generated page with the committed one, or writes it with `UPDATE_DOCS=1`.
+/// As [`check_page`], for a command.
 fn check_generated(name: &str, command: Command, intro: &str) {
-    let page = docs::markdown(command, intro);
+    check_page(name, &docs::markdown(command, intro));
+}
+
+/// Compares a generated page with the committed one, or writes it with `UPDATE_DOCS=1`.
+fn check_page(name: &str, page: &str) {
     let path = root().join("docs/reference").join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(&path, &page).unwrap();
+        std::fs::write(&path, page).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == page,
-        "docs/reference/{name} is not what the command says; run `make docs` and commit it"
+        "docs/reference/{name} is not what the code says; run `make docs` and commit it"
     );
 }
 
@@ -139,4 +143,9 @@ fn the_page_of_livepatch_client_is_current() {
          client of this project, for tests and for trying things out. It is not Canonical's client; what is known of \
          the protocol of that one stands in [compatibility.md](compatibility.md).",
     );
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    check_page("metrics.md", &livepatch_onprem::telemetry::markdown());
 }
