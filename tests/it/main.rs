@@ -60,6 +60,7 @@ mod ingest_quarantine;
 mod labels;
 mod layering;
 mod main_job;
+mod monitoring;
 mod peer_attacks;
 mod peer_connection;
 mod peer_keys;
