@@ -2,21 +2,22 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api fuzz test-kernel setup clean-data
+.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-monitoring fuzz test-kernel setup clean-data
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then the walkthrough, the API's document and the real kernel
+test: ## install what is missing and run all tests, then the walkthrough, the API's document, monitoring and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
 	  set -x; exec tests/services.sh "$${run[@]}" --locked
 	@$(MAKE) --no-print-directory walkthrough
 	@$(MAKE) --no-print-directory test-api
+	@$(MAKE) --no-print-directory test-monitoring
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
@@ -60,6 +61,11 @@ test-api: ## the API against its own OpenAPI document, with schemathesis (SECOND
 	@tests/setup.sh test
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/schemathesis.sh $(SECONDS) $(SEED)
+
+test-monitoring: ## metrics, rules, alerts and dashboards on a real Prometheus
+	@tests/setup.sh test
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/monitoring.sh
 
 fuzz: ## every parser on random input for a while each, then the API with another seed (SECONDS=20 each)
 	@tests/setup.sh test
