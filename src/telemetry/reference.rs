@@ -35,7 +35,8 @@ Generated from the registry of metrics itself. `GET /metrics` at the operations 
 reach that address. How to scrape them, and what to be woken by, is described in [monitoring](../how-to/monitoring.md).
 
 Label values are closed sets or names from the catalog: tiers, patch versions, kernels that have a patch. What a client makes up counts as
-`other`. No machine is a label. Series that can be known are there from the start of a server, at zero.
+`other`. No machine is a label. Series that can be known are there from the start of a server, at zero. Of requests
+those are the check-ins; other routes appear with their first request, and pings with the first of their kind.
 ";
 
 const THEIRS: &str = "
