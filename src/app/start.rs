@@ -109,6 +109,17 @@ async fn connect(
         .database
         .know(all_statements().iter().map(|sql| sql.name));
     prepare_schema(&db, run_migrations).await?;
+    metrics
+        .check_ins
+        .queue_capacity
+        .set(i64::from(config.check_in.queue));
+    let sync = &config.patch_sync;
+    let interval = if sync.enabled {
+        sync.interval.as_secs()
+    } else {
+        0
+    };
+    metrics.sync.interval.set(interval.cast_signed());
     let trust = load_trust(&config)?;
     let store = Store::open(&config.patch_storage, &config.database)
         .await?

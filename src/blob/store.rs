@@ -84,7 +84,9 @@ impl Store {
         let start = Instant::now();
         let result = work.await;
         if let Some(observer) = &self.observer {
-            observer(operation, start.elapsed().as_secs_f64(), result.is_ok());
+            // That there is no such object is an answer; the store is well.
+            let well = matches!(&result, Ok(_) | Err(BlobError::NotFound { .. }));
+            observer(operation, start.elapsed().as_secs_f64(), well);
         }
         result
     }

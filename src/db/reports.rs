@@ -1,4 +1,6 @@
 //! The machines counted. It reads the whole table once: nothing that changes at a check-in is indexed.
+//!
+//! These are the key figures, so their names begin with `KPI`, as published dashboards expect of the metric of statements.
 
 use super::filter::{MachineFilter, matching, source};
 use super::fleet::state;
@@ -30,24 +32,24 @@ macro_rules! counted {
 
 statements! {
     // Compiling the query takes longer than it saves; a few megabytes keep the groups out of temporary files.
-    CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
-    COUNT_MACHINES = counted!(
+    KPI_CENSUS_SETTINGS = "select set_config('jit', 'off', true), set_config('work_mem', '32MB', true)";
+    KPI_COUNT_MACHINES = counted!(
         "null::text",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
         " from machines m"
     );
-    COUNT_MACHINES_BY_LABEL = counted!(
+    KPI_COUNT_MACHINES_BY_LABEL = counted!(
         "l.value",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $1))",
         " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
     );
-    COUNT_SELECTED = counted!(
+    KPI_COUNT_SELECTED = counted!(
         "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
         source!(all),
         matching!()
     );
-    COUNT_SELECTED_LED = counted!(
+    KPI_COUNT_SELECTED_LED = counted!(
         "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
         "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
         source!(led),
@@ -85,12 +87,12 @@ pub async fn census(
     silence: f64,
     label: Option<&LabelKey>,
 ) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
-    run.one(&CENSUS_SETTINGS, &[]).await?;
+    run.one(&KPI_CENSUS_SETTINGS, &[]).await?;
     let rows = match label {
-        None => run.rows(&COUNT_MACHINES, &[&silence]).await?,
+        None => run.rows(&KPI_COUNT_MACHINES, &[&silence]).await?,
         Some(key) => {
             let params: [&(dyn ToSql + Sync); 2] = [&silence, &key.as_str()];
-            run.rows(&COUNT_MACHINES_BY_LABEL, &params).await?
+            run.rows(&KPI_COUNT_MACHINES_BY_LABEL, &params).await?
         }
     };
     Ok(read(&rows))
@@ -103,9 +105,9 @@ pub async fn census_of(
     silence: f64,
     label: Option<&LabelKey>,
 ) -> Result<Vec<(Option<String>, CensusRow)>, DbError> {
-    let sql: &Sql = filter.pick(&COUNT_SELECTED, &COUNT_SELECTED_LED);
+    let sql: &Sql = filter.pick(&KPI_COUNT_SELECTED, &KPI_COUNT_SELECTED_LED);
     let key = label.map(LabelKey::as_str);
-    run.one(&CENSUS_SETTINGS, &[]).await?;
+    run.one(&KPI_CENSUS_SETTINGS, &[]).await?;
     let rows = run.rows(sql, &filter.params(&[&silence, &key])).await?;
     Ok(read(&rows))
 }

@@ -4,6 +4,7 @@ use super::catalog;
 use super::run::{DbError, Run, Tx};
 use super::statements;
 use crate::domain::{PatchVersion, Scope, TierName};
+use crate::telemetry::TierLag;
 use jiff::Timestamp;
 
 statements! {
@@ -43,6 +44,18 @@ statements! {
         where exists (select from promotions r where r.patch_id = p.id and r.tier_id = $1)
           and not exists (select from promotions r where r.patch_id = p.id and r.tier_id <> $1)
         order by p.version desc";
+    // A patch that has reached a later tier is in this one too. What is blocked or held as a whole does not wait.
+    SELECT_TIER_LAG = "select t.name, extract(epoch from reached.at - reached.entered)::float8,
+            coalesce((select extract(epoch from now() - min(p.created_at)) from patches p
+                where p.version > coalesce(reached.version, 0)
+                    and exists (select from promotions r where r.patch_id = p.id)
+                    and not exists (select from blocks b where b.patch_id = p.id and b.lifted_at is null
+                        and b.kernel = '' and b.flavour = '' and b.architecture = 0)), 0)::float8
+        from tiers t left join lateral (
+            select p.version, p.created_at as entered, min(r.at) as at
+            from promotions r join patches p on p.id = r.patch_id join tiers u on u.id = r.tier_id
+            where u.position >= t.position group by p.id order by p.version desc limit 1) reached on true
+        order by t.position";
 }
 
 /// A tier in its order.
@@ -237,4 +250,15 @@ pub async fn forget_promotions(
             .await?;
     }
     run.exec(&DELETE_PROMOTIONS, &[&id]).await.map(|_| ())
+}
+
+/// How patches come along to each tier, for the metrics.
+pub async fn lag(run: &impl Run) -> Result<Vec<TierLag>, DbError> {
+    let rows = run.rows(&SELECT_TIER_LAG, &[]).await?;
+    let lag = rows.iter().map(|row| TierLag {
+        tier: row.get(0),
+        took: row.get::<_, Option<f64>>(1).map(|took| took.max(0.0)),
+        waiting: row.get::<_, f64>(2).max(0.0),
+    });
+    Ok(lag.collect())
 }

@@ -51,6 +51,10 @@ fn machine_of<'a>(method: &Method, uri: &'a Uri) -> Option<&'a str> {
 impl Front {
     pub(super) fn new(core: Arc<Core>, governor: Governor, router: Router, machines: bool) -> Self {
         let metric = core.metrics.http.route(client::UPDATES);
+        if machines {
+            // What an alert on failures compares.
+            metric.know(Method::POST.as_str(), &[200, 400, 401, 429, 500, 503]);
+        }
         let check_ins = CheckIns {
             core,
             governor,

@@ -7,7 +7,7 @@
 use super::failpoint::failpoint;
 use super::words::{Words, kinds};
 use crate::db::machines::{CheckInRow, write_check_ins};
-use crate::db::words;
+use crate::db::words::{self, WordKind};
 use crate::db::{Conn, Db, DbError};
 use crate::domain::MachineId;
 use crate::telemetry::Metrics;
@@ -296,7 +296,12 @@ impl Writer {
         if !unknown.is_empty() {
             unknown.sort_unstable();
             unknown.dedup();
-            self.words.learn(words::ids(conn, &unknown).await?);
+            let named = words::ids(conn, &unknown).await.inspect_err(|_| {
+                let kernels = unknown.iter().filter(|(kind, _)| *kind == WordKind::Kernel);
+                let errors = &self.metrics.clients.logging_kernels_errors;
+                errors.inc_by(kernels.count() as u64);
+            });
+            self.words.learn(named?);
         }
         for check_in in group.iter_mut() {
             if let Some(texts) = check_in.texts.take() {

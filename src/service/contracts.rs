@@ -17,7 +17,7 @@ use crate::db::{DbError, fleet, tokens};
 use crate::domain::token::{AUTH_PREFIX, token_hash};
 use crate::domain::{Architecture, KernelVersion, Labels, MachineId, MinimumKernel, TierName};
 use crate::rollout::{AuthTokenEntry, Snapshot, TokenError};
-use crate::telemetry::TokenKind;
+use crate::telemetry::{ContractsMetrics, TokenKind};
 use crate::upstream::contracts::{Client, ContractsError};
 use crate::wire::contracts::ResourceAnswer;
 use crate::wire::{Affordances, ClientReport, RegisterAnswer, Token};
@@ -128,6 +128,7 @@ impl Contracts {
 
     async fn ask(
         &self,
+        metrics: &ContractsMetrics,
         client: &Client,
         machine: MachineId,
         token: &str,
@@ -138,14 +139,18 @@ impl Contracts {
         // Not waited for: machines that are registered share the bound on requests with those that wait here.
         let question = async {
             let _slot = self.open.try_acquire().map_err(|_| {
-                ContractsError::Away(format!(
-                    "{OPEN} questions wait for {} already",
-                    client.url()
-                ))
+                ContractsError::Away(
+                    format!("{OPEN} questions wait for {} already", client.url()),
+                    None,
+                )
             })?;
-            match client.livepatch(machine, token).await.and_then(grant) {
+            let answer = client.livepatch(machine, token).await.and_then(grant);
+            if let Err(error) = &answer {
+                count(metrics, error);
+            }
+            match answer {
                 Ok(grant) => Ok(Ok(Arc::new(grant))),
-                Err(ContractsError::Refused(why)) => Ok(Err(Arc::from(why))),
+                Err(ContractsError::Refused(why, _)) => Ok(Err(Arc::from(why))),
                 Err(error) => Err(error),
             }
         };
@@ -164,7 +169,7 @@ impl Contracts {
     }
 
     /// Whether the service answers; `None` where it is not used. Asked at most every ten seconds, however often this is called.
-    pub async fn health(&self) -> Option<Result<(), ContractsError>> {
+    pub async fn health(&self, metrics: &ContractsMetrics) -> Option<Result<(), ContractsError>> {
         let client = self.client.as_ref()?;
         let mut last = self.health.lock().await;
         if let Some((at, result)) = &*last
@@ -174,18 +179,45 @@ impl Contracts {
         }
         let result = tokio::time::timeout(GLANCE, client.reachable())
             .await
-            .unwrap_or_else(|_| Err(ContractsError::Away("no answer in time".to_owned())));
+            .unwrap_or_else(|_| Err(ContractsError::Away("no answer in time".to_owned(), None)));
+        if let Err(error) = &result {
+            count(metrics, error);
+        }
         *last = Some((Instant::now(), result.clone()));
         Some(result)
     }
 }
 
+fn count(metrics: &ContractsMetrics, error: &ContractsError) {
+    let refused = matches!(error, ContractsError::Refused(..));
+    metrics.failed(refused, error.status());
+}
+
+/// What the service says of this token; how long that takes counts as authentication.
+async fn ask(
+    core: &Core,
+    client: &Client,
+    machine: MachineId,
+    token: &str,
+) -> Result<Arc<Grant>, ServiceError> {
+    let started = Instant::now();
+    let asked = core
+        .contracts
+        .ask(&core.metrics.contracts, client, machine, token)
+        .await;
+    let seconds = started.elapsed().as_secs_f64();
+    let auth = &core.metrics.auth;
+    auth.duration.observe(TokenKind::Resource, seconds);
+    asked
+}
+
 /// What an answer grants.
 fn grant(answer: ResourceAnswer) -> Result<Grant, ContractsError> {
-    let refused = |why: &str| Err(ContractsError::Refused(format!("the contract {why}")));
+    let refused = |why: &str| Err(ContractsError::Refused(format!("the contract {why}"), None));
     let Some(entitlement) = answer.entitlement else {
         return Err(ContractsError::Nonsense(
             "the contracts service answered without an entitlement".to_owned(),
+            None,
         ));
     };
     if entitlement.entitled != Some(true) {
@@ -380,8 +412,12 @@ pub async fn register(
     now: Timestamp,
 ) -> (TokenKind, Result<RegisterAnswer, ServiceError>) {
     let unknown = {
+        let started = Instant::now();
         let snapshot = core.snapshots.get();
         let found = snapshot.enabling_token(&token_hash(token), now.as_microsecond());
+        let seconds = started.elapsed().as_secs_f64();
+        let auth = &core.metrics.auth;
+        auth.duration.observe(TokenKind::Auth, seconds);
         found.err() == Some(TokenError::Unknown)
     };
     match core.contracts.asked_about(token).filter(|_| unknown) {
@@ -391,7 +427,7 @@ pub async fn register(
         ),
         Some(client) => {
             let result = async {
-                let grant = core.contracts.ask(client, machine, token).await?;
+                let grant = ask(core, client, machine, token).await?;
                 grant.covers(report)?;
                 let entry = membership(core, &grant.tier, now).await?;
                 clients::enable(core, machine, &entry, now).await
@@ -411,7 +447,7 @@ pub async fn preview(
 ) -> Option<Result<(i32, Affordances), ServiceError>> {
     let client = core.contracts.asked_about(token)?;
     let result = async {
-        let grant = core.contracts.ask(client, machine, token).await?;
+        let grant = ask(core, client, machine, token).await?;
         let snapshot = core.snapshots.get_full();
         let tier = match standing(&snapshot, &grant.tier, now)? {
             Some(entry) => snapshot.tier_of(&machine, entry),

@@ -4,9 +4,10 @@ use super::census::{self, Census};
 use super::{Core, ServiceError};
 use crate::db::reports::CensusRow;
 use crate::domain::kernel::KernelParts;
-use crate::domain::{Architecture, KernelSupport};
+use crate::domain::{Architecture, KernelSupport, MachineState, PatchVersion};
 use crate::rollout::Catalog;
 use crate::rollout::coverage::{Counts, Group, HORIZON, judge, loss};
+use crate::telemetry::FleetCounts;
 use crate::wire::admin::{
     Coverage, CoverageBy, CoverageCounts, CoverageGroup, CoverageQuery, Horizon, HorizonKernel,
     HorizonQuery,
@@ -14,7 +15,7 @@ use crate::wire::admin::{
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::Date};
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// The most groups that are told.
 const MOST: usize = 1000;
@@ -73,6 +74,40 @@ pub(super) fn measure(core: &Core, census: &Census) {
     }
     core.metrics.fleet.coverage.set(total.counts.ratio());
     core.metrics.fleet.silent.set(total.silent.cast_signed());
+    core.metrics
+        .fleet
+        .count(counted(&snapshot.catalog, &census.rows));
+}
+
+/// Machines by tier and state, and by tier and patch; all tiers and states are there, and of patches only those of the catalog.
+fn counted(catalog: &Catalog, rows: &[CensusRow]) -> FleetCounts {
+    let known: HashSet<PatchVersion> = catalog.payloads().iter().map(|p| p.version).collect();
+    let mut counts = FleetCounts::default();
+    for tier in catalog.tiers() {
+        for state in MachineState::ALL {
+            let key = (tier.name.to_string(), state.as_str());
+            counts.states.insert(key, 0);
+        }
+    }
+    for row in rows {
+        let tier = catalog.tier_index(row.tier_id).map(usize::from);
+        let tier = tier.and_then(|place| catalog.tiers().get(place));
+        let tier = tier.map_or_else(
+            || FleetCounts::OTHER.to_owned(),
+            |tier| tier.name.to_string(),
+        );
+        let patch = match row.patch {
+            None => FleetCounts::NONE.to_owned(),
+            Some(version) if known.contains(&version) => version.to_string(),
+            Some(_) => FleetCounts::OTHER.to_owned(),
+        };
+        *counts
+            .states
+            .entry((tier.clone(), row.state.as_str()))
+            .or_default() += row.machines;
+        *counts.patches.entry((tier, patch)).or_default() += row.machines;
+    }
+    counts
 }
 
 /// What a group is called; groups stand in the order of the number, then of the name, those without one last.

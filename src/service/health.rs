@@ -16,7 +16,7 @@ pub async fn status(core: &Core) -> (bool, Value) {
         audit::head(&conn).await
     });
     let storage = tokio::time::timeout(PATIENCE, core.store.health());
-    let contracts = tokio::time::timeout(PATIENCE, core.contracts.health());
+    let contracts = tokio::time::timeout(PATIENCE, core.contracts.health(&core.metrics.contracts));
     let (database, storage, contracts) = tokio::join!(database, storage, contracts);
     let late = || format!("no answer within {} s", PATIENCE.as_secs());
     let database =

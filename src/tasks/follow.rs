@@ -2,7 +2,7 @@
 //! at the head from time to time in case a notification went astray.
 
 use crate::db::listen::{Change, Heard, listen};
-use crate::db::{DbError, audit, outbox, quarantine};
+use crate::db::{DbError, audit, outbox, quarantine, tiers};
 use crate::service::Core;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,10 +65,14 @@ async fn compare(core: &Core) {
         let conn = core.db.conn().await?;
         let (seq, _) = audit::head(&conn).await?;
         let waiting = outbox::count(&conn).await?;
-        Ok::<_, DbError>((seq, quarantine::count(&conn).await?, waiting))
+        let lag = tiers::lag(&conn).await?;
+        Ok::<_, DbError>((seq, quarantine::count(&conn).await?, waiting, lag))
     };
     match looked.await {
-        Ok((seq, quarantined, (pending, dead))) => {
+        Ok((seq, quarantined, (pending, dead), lag)) => {
+            let now = jiff::Timestamp::now().as_second();
+            core.metrics.database.last_seen.set(now);
+            core.metrics.fleet.lag(&lag);
             core.metrics.audit_head.set(seq);
             core.metrics.ingest.quarantined.set(quarantined);
             core.metrics.webhooks.pending.set(pending);

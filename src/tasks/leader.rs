@@ -26,7 +26,7 @@ pub async fn run(core: Arc<Core>, name: String, stopping: CancellationToken) {
             Ok(()) => tracing::warn!("another replica leads now"),
             Err(error) => tracing::warn!(%error, "the connection for leadership broke"),
         }
-        core.metrics.sync.leads.set(0);
+        lead(&core, false);
         tokio::select! {
             () = stopping.cancelled() => return,
             () = tokio::time::sleep(TURN / 2) => {}
@@ -58,7 +58,7 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
     };
     security::emit(Event::LeaderTaken, deed);
     core.metrics.sync.epoch.set(epoch);
-    core.metrics.sync.leads.set(1);
+    lead(core, true);
     let renewing = async {
         loop {
             turn.tick().await;
@@ -74,6 +74,15 @@ async fn term(core: &Arc<Core>, name: &str, stopping: &CancellationToken) -> Res
             ended
         }
         () = work(core, epoch, stopping) => Ok(()),
+    }
+}
+
+/// Shows who leads; what only the leader shows comes and goes with it.
+fn lead(core: &Core, leads: bool) {
+    core.metrics.sync.leads.set(i64::from(leads));
+    core.metrics.fleet.lead(leads);
+    if !leads {
+        core.metrics.rollouts.show([]);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Metrics of connections and of TLS on them.
 
-use super::family::{Counters, gauge};
+use super::family::{Counters, Registry, gauge};
 use super::labels::{CutOff, HandshakeFailure, Refusal, TlsReload};
-use prometheus::{IntGauge, Registry};
+use prometheus::IntGauge;
 
 /// Connections of callers.
 #[derive(Debug)]

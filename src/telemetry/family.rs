@@ -3,11 +3,14 @@
 //! So counting neither allocates nor takes a lock, every series that can be known is there from the start, and free
 //! text cannot become a label.
 
-use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
+use prometheus::core::{
+    Atomic, Collector, GenericCounter, GenericCounterVec, GenericGauge, GenericGaugeVec,
 };
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts};
+use std::collections::HashSet;
 use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
 
 /// The label value of what is outside its set.
 pub(super) const OTHER: &str = "other";
@@ -17,17 +20,92 @@ pub(super) const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
+/// What a metric is, for people.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Described {
+    /// Its name.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// What it says, in a sentence.
+    pub help: String,
+}
+
+/// All metrics, and what they are: a family without series is not seen in what is gathered.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    inner: prometheus::Registry,
+    described: Mutex<Vec<Described>>,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn gather(&self) -> Vec<MetricFamily> {
+        self.inner.gather()
+    }
+
+    /// Every metric, in the order of their names.
+    pub(super) fn described(&self) -> Vec<Described> {
+        let described = self
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut all = described.clone();
+        all.sort();
+        all
+    }
+}
+
+/// What Prometheus calls a type of metrics.
+pub(super) trait Kind {
+    const KIND: &'static str;
+}
+impl<P: Atomic> Kind for GenericCounter<P> {
+    const KIND: &'static str = "counter";
+}
+impl<P: Atomic> Kind for GenericCounterVec<P> {
+    const KIND: &'static str = "counter";
+}
+impl<P: Atomic> Kind for GenericGauge<P> {
+    const KIND: &'static str = "gauge";
+}
+impl<P: Atomic> Kind for GenericGaugeVec<P> {
+    const KIND: &'static str = "gauge";
+}
+impl Kind for Histogram {
+    const KIND: &'static str = "histogram";
+}
+impl Kind for HistogramVec {
+    const KIND: &'static str = "histogram";
+}
+
 /// Registers a metric that was just made. Names and labels are constants of this program, and every test that makes a
 /// `Metrics` checks them, so a refusal is a mistake in it.
 ///
 /// # Panics
 /// When the name is taken or not valid.
-pub(super) fn register<M: Collector + Clone + 'static>(
+pub(super) fn register<M: Collector + Clone + Kind + 'static>(
     registry: &Registry,
     metric: prometheus::Result<M>,
 ) -> M {
     let registered = metric.and_then(|metric| {
-        registry.register(Box::new(metric.clone()))?;
+        registry.inner.register(Box::new(metric.clone()))?;
+        let described = metric.desc().into_iter().map(|desc| Described {
+            name: desc.fq_name.clone(),
+            kind: M::KIND,
+            labels: desc.variable_labels.clone(),
+            help: desc.help.clone(),
+        });
+        registry
+            .described
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(described);
         Ok(metric)
     });
     match registered {
@@ -157,6 +235,40 @@ impl<L: Label> Histograms<L> {
         if let Some(handle) = self.handles.get(label.index()) {
             handle.observe(seconds);
         }
+    }
+}
+
+/// Gauges whose series come and go with what there is, such as tiers.
+#[derive(Debug)]
+pub(super) struct Gauges<P: Atomic> {
+    family: GenericGaugeVec<P>,
+    shown: Mutex<HashSet<Vec<String>>>,
+}
+
+impl<P: Atomic + 'static> Gauges<P> {
+    pub(super) fn new(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Self {
+        Self {
+            family: register(
+                registry,
+                GenericGaugeVec::new(Opts::new(name, help), labels),
+            ),
+            shown: Mutex::default(),
+        }
+    }
+
+    /// Shows these and no others. Those that stay are never missing from a scrape.
+    pub(super) fn show(&self, series: impl IntoIterator<Item = (Vec<String>, P::T)>) {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = HashSet::new();
+        for (labels, value) in series {
+            self.family.with_label_values(&labels).set(value);
+            now.insert(labels);
+        }
+        for gone in shown.difference(&now) {
+            // Whoever shows series removes them; there is no other way for one to be gone already.
+            let _ = self.family.remove_label_values(gone);
+        }
+        *shown = now;
     }
 }
 

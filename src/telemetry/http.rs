@@ -4,8 +4,8 @@
 //! handles, every later one finds them without allocating. Beyond a bound, which a mistake could reach by passing paths
 //! instead of templates, routes count as `other`.
 
-use super::family::{OTHER, histograms};
-use prometheus::{Histogram, HistogramVec, Registry};
+use super::family::{OTHER, Registry, counter, histograms};
+use prometheus::{Histogram, HistogramVec};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
@@ -36,6 +36,14 @@ const CODES: [(u16, &str); 22] = [
     (500, "500"),
     (503, "503"),
 ];
+/// Public names of what only Canonical's hosted service has, by the documentation of the client's keys `cutoff-date` and `patch-delay`.
+const NEVER: [(&str, &str); 2] = [
+    (
+        "livepatch_server_http_cutoff_date_count",
+        "a patch cut-off date",
+    ),
+    ("livepatch_server_http_patch_delay_count", "a patch delay"),
+];
 const MAX_ROUTES: usize = 512;
 
 /// `livepatch_server_http_request_duration_seconds`.
@@ -63,8 +71,19 @@ impl HttpRoute {
         }
     }
 
+    /// Makes the series of these codes, so that they are there from the start.
+    pub fn know(&self, method: &str, codes: &[u16]) {
+        for code in codes {
+            self.handle(method, *code);
+        }
+    }
+
     /// Takes the duration of a request that was answered.
     pub fn observe(&self, method: &str, code: u16, seconds: f64) {
+        self.handle(method, code).observe(seconds);
+    }
+
+    fn handle(&self, method: &str, code: u16) -> &Histogram {
         let method = METHODS
             .iter()
             .position(|known| *known == method)
@@ -74,17 +93,22 @@ impl HttpRoute {
             .position(|(known, _)| *known == code)
             .unwrap_or(CODES.len());
         let word = CODES.get(code).map_or(OTHER, |(_, word)| word);
-        self.handles[method][code]
-            .get_or_init(|| {
-                self.family
-                    .with_label_values(&[self.handler.as_str(), METHODS[method], word])
-            })
-            .observe(seconds);
+        self.handles[method][code].get_or_init(|| {
+            self.family
+                .with_label_values(&[self.handler.as_str(), METHODS[method], word])
+        })
     }
 }
 
 impl HttpMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
+        for (name, what) in NEVER {
+            let help = format!(
+                "Requests with {what}. Always 0: clients use one only with Canonical's hosted service, never with a server on premises."
+            );
+            // Nobody counts; what is registered is shown.
+            counter(registry, name, &help);
+        }
         let family = histograms(
             registry,
             "livepatch_server_http_request_duration_seconds",

@@ -5,8 +5,10 @@
 //! are there from the start, so that an alert on "no increase" works from the first scrape on.
 
 use super::connections::{ConnectionMetrics, TlsMetrics};
+use super::contracts::ContractsMetrics;
 use super::family::{
-    Counters, Histograms, SECONDS, Words, counter, counters, gauge, histogram, histograms, register,
+    Counters, Described, Histograms, Registry, SECONDS, Words, counter, counters, gauge, histogram,
+    histograms, register,
 };
 use super::fleet::FleetMetrics;
 use super::http::HttpMetrics;
@@ -15,9 +17,7 @@ use super::pings::PingMetrics;
 use super::rollouts::RolloutMetrics;
 use super::sync::SyncMetrics;
 use super::webhooks::WebhookMetrics;
-use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, TextEncoder};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// Who they come from.
     pub auth: AuthMetrics,
+    /// Questions to the contracts service.
+    pub contracts: ContractsMetrics,
     /// Requests that the governor turned away.
     pub overload: IntCounter,
     /// Statements.
@@ -103,6 +105,8 @@ pub struct DatabaseMetrics {
     known: OnceLock<HashMap<&'static str, Histogram>>,
     /// Statements that failed.
     pub errors: IntCounter,
+    /// When the database last answered the regular look at it, in unix seconds; 0: never.
+    pub last_seen: IntGauge,
 }
 
 /// The cache of payloads.
@@ -134,6 +138,8 @@ pub struct ClientMetrics {
 pub struct CheckInMetrics {
     /// Waiting for the database now.
     pub queue_length: IntGauge,
+    /// How many may wait.
+    pub queue_capacity: IntGauge,
     /// Written together in one commit.
     pub group_size: Histogram,
     /// Seconds of one commit.
@@ -221,6 +227,7 @@ impl Metrics {
                     "Logins put off because too many had failed.",
                 ),
             },
+            contracts: ContractsMetrics::new(r),
             overload: counter(
                 r,
                 "livepatch_server_httpgovernor_request_overload",
@@ -238,6 +245,11 @@ impl Metrics {
                     r,
                     "livepatch_server_database_error_count",
                     "Statements that failed.",
+                ),
+                last_seen: gauge(
+                    r,
+                    "livepatch_database_last_seen_timestamp_seconds",
+                    "When the database last answered the look that each replica takes every 15 seconds; 0 if it never did.",
                 ),
             },
             cache: CacheMetrics {
@@ -296,6 +308,11 @@ impl Metrics {
                     r,
                     "livepatch_check_in_queue_length",
                     "Check-ins waiting for the database.",
+                ),
+                queue_capacity: gauge(
+                    r,
+                    "livepatch_check_in_queue_capacity",
+                    "Check-ins that may wait for the database (check-in.queue).",
                 ),
                 group_size: histogram(
                     r,
@@ -367,6 +384,11 @@ impl Metrics {
             registry,
         };
         Arc::new(metrics)
+    }
+
+    /// What every metric is, in the order of their names.
+    pub fn described(&self) -> Vec<Described> {
+        self.registry.described()
     }
 
     /// All metrics in Prometheus' text format.
@@ -445,7 +467,7 @@ impl StoreMetrics {
         let requests = counters(
             registry,
             "livepatch_object_store_requests_total",
-            "Requests to the object store.",
+            "Requests to the object store; that there is no such object is an answer and no failure.",
             &["operation", "outcome"],
         );
         Self {

@@ -1,6 +1,7 @@
 //! Logs and the one registry of metrics.
 
 mod connections;
+mod contracts;
 mod family;
 mod fleet;
 mod http;
@@ -8,6 +9,7 @@ mod labels;
 pub mod logs;
 mod metrics;
 mod pings;
+mod reference;
 mod rollouts;
 pub mod security;
 mod sync;
@@ -15,8 +17,9 @@ pub mod traces;
 mod webhooks;
 
 pub use connections::{ConnectionMetrics, TlsMetrics};
-pub use family::{Counters, Histograms, Label, Words};
-pub use fleet::FleetMetrics;
+pub use contracts::ContractsMetrics;
+pub use family::{Counters, Described, Histograms, Label, Words};
+pub use fleet::{FleetCounts, FleetMetrics, TierLag};
 pub use http::{HttpMetrics, HttpRoute};
 pub use labels::{
     CutOff, DeliveryResult, HandshakeFailure, IngestOutcome, NotStored, Refusal, SyncEnd,
@@ -27,6 +30,7 @@ pub use metrics::{
     Metrics, SnapshotMetrics, StoreMetrics,
 };
 pub use pings::{PingLabels, PingMetrics};
+pub use reference::{PUBLIC, markdown};
 pub use rollouts::{RolloutGauge, RolloutMetrics};
 pub use sync::SyncMetrics;
 pub use webhooks::WebhookMetrics;

@@ -3,9 +3,9 @@
 //! Its public labels name kernels and versions, which clients choose. So the caller gives only values that are in the
 //! catalog, and the number of series is bounded besides: a forged flood of pings must not grow memory.
 
-use super::family::{OTHER, counters};
+use super::family::{OTHER, Registry, counters};
 use crate::domain::{Architecture, MachineState};
-use prometheus::{IntCounter, IntCounterVec, Registry};
+use prometheus::{IntCounter, IntCounterVec};
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 

@@ -1,14 +1,15 @@
 //! Metrics of rollouts. The leader shows them; on other replicas the gauges have no series.
 
-use super::family::{counter, register};
-use prometheus::{GaugeVec, IntCounter, IntGaugeVec, Opts, Registry};
+use super::family::{Gauges, Registry, counter};
+use prometheus::IntCounter;
+use prometheus::core::{AtomicF64, AtomicI64};
 
 /// Rollouts that are not at their end, and what became of them.
 #[derive(Debug)]
 pub struct RolloutMetrics {
-    state: IntGaugeVec,
-    phase: IntGaugeVec,
-    share: GaugeVec,
+    state: Gauges<AtomicI64>,
+    phase: Gauges<AtomicI64>,
+    share: Gauges<AtomicF64>,
     /// Rollouts that halted by themselves.
     pub halts: IntCounter,
     /// Looks at the rollouts that failed.
@@ -32,29 +33,29 @@ pub struct RolloutGauge<'a> {
 
 impl RolloutMetrics {
     pub(super) fn new(r: &Registry) -> Self {
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            register(r, IntGaugeVec::new(Opts::new(name, help), labels))
-        };
-        let share = Opts::new(
-            "livepatch_rollout_share_ratio",
-            "Share of the tier's machines that a rollout lets in.",
-        );
         Self {
-            state: gauges(
+            state: Gauges::new(
+                r,
                 "livepatch_rollout_state",
                 "Rollouts that are not at their end: 1 for the state that they are in.",
                 &["patch", "tier", "state"],
             ),
-            phase: gauges(
+            phase: Gauges::new(
+                r,
                 "livepatch_rollout_phase",
                 "The phase that a rollout is in, from 1.",
                 &["patch", "tier"],
             ),
-            share: register(r, GaugeVec::new(share, &["patch", "tier"])),
+            share: Gauges::new(
+                r,
+                "livepatch_rollout_share_ratio",
+                "Share of the tier's machines that a rollout lets in.",
+                &["patch", "tier"],
+            ),
             halts: counter(
                 r,
                 "livepatch_rollout_halts_total",
-                "Rollouts that this replica halted because of what machines reported.",
+                "Rollouts that halted by themselves under this replica's lead, because of what machines reported.",
             ),
             failures: counter(
                 r,
@@ -66,20 +67,17 @@ impl RolloutMetrics {
 
     /// Shows these and no others.
     pub fn show<'a>(&self, rollouts: impl IntoIterator<Item = RolloutGauge<'a>>) {
-        self.state.reset();
-        self.phase.reset();
-        self.share.reset();
+        let (mut states, mut phases, mut shares) = (Vec::new(), Vec::new(), Vec::new());
         for rollout in rollouts {
-            let RolloutGauge {
-                patch, tier, state, ..
-            } = rollout;
-            self.state.with_label_values(&[patch, tier, state]).set(1);
-            self.phase
-                .with_label_values(&[patch, tier])
-                .set(rollout.phase);
-            self.share
-                .with_label_values(&[patch, tier])
-                .set(rollout.share);
+            let one = vec![rollout.patch.to_owned(), rollout.tier.to_owned()];
+            let mut state = one.clone();
+            state.push(rollout.state.to_owned());
+            states.push((state, 1));
+            phases.push((one.clone(), rollout.phase));
+            shares.push((one, rollout.share));
         }
+        self.state.show(states);
+        self.phase.show(phases);
+        self.share.show(shares);
     }
 }

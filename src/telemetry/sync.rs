@@ -1,8 +1,8 @@
 //! Metrics of sync and of leadership.
 
-use super::family::{Counters, counter, gauge, histogram};
+use super::family::{Counters, Registry, counter, gauge, histogram};
 use super::labels::SyncEnd;
-use prometheus::{Histogram, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, IntCounter, IntGauge};
 
 /// Seconds that a run takes: from nothing new to everything there is.
 const SECONDS: [f64; 10] = [
@@ -16,6 +16,8 @@ pub struct SyncMetrics {
     duration: Histogram,
     /// Bytes fetched.
     pub bytes: IntCounter,
+    /// Seconds between two runs; 0: there are none.
+    pub interval: IntGauge,
     /// When a run last came to its end, in unix seconds; 0: never.
     pub last_success: IntGauge,
     /// Until when the index that was believed last holds, in unix seconds; 0: there is none.
@@ -45,6 +47,11 @@ impl SyncMetrics {
                 r,
                 "livepatch_sync_fetched_bytes_total",
                 "Bytes fetched from upstream.",
+            ),
+            interval: gauge(
+                r,
+                "livepatch_sync_interval_seconds",
+                "How often sync runs by itself (patch-sync.interval); 0 where it does not.",
             ),
             last_success: gauge(
                 r,

@@ -1,8 +1,8 @@
 //! Metrics of webhooks. Neither names nor URLs are labels.
 
-use super::family::{Counters, gauge};
+use super::family::{Counters, Registry, gauge};
 use super::labels::DeliveryResult;
-use prometheus::{IntGauge, Registry};
+use prometheus::IntGauge;
 
 /// Deliveries of events.
 #[derive(Debug)]

@@ -23,18 +23,28 @@ const MAX_ANSWER: usize = 1 << 20;
 /// Why the service did not give what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContractsError {
-    /// It cannot be reached, is too slow or has trouble; trying again later is right.
+    /// It cannot be reached, is too slow or has trouble; trying again later is right. With the status of its answer, if it gave one.
     #[error("{0}")]
-    Away(String),
-    /// It says no.
+    Away(String, Option<u16>),
+    /// It says no; with the status, unless what it says is only read so.
     #[error("{0}")]
-    Refused(String),
-    /// It says something that makes no sense.
+    Refused(String, Option<u16>),
+    /// It says something that makes no sense; with the status, if that does not.
     #[error("{0}")]
-    Nonsense(String),
+    Nonsense(String, Option<u16>),
     /// The configuration cannot be used.
     #[error("{0}")]
     Setup(String),
+}
+
+impl ContractsError {
+    /// The status of the answer, where it was that of an error.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Away(_, status) | Self::Refused(_, status) | Self::Nonsense(_, status) => *status,
+            Self::Setup(_) => None,
+        }
+    }
 }
 
 /// A client of the service; cheap to clone.
@@ -145,7 +155,7 @@ impl Client {
     /// Whether the service answers at all; the list of resources is public and needs no token.
     pub async fn reachable(&self) -> Result<(), ContractsError> {
         match self.status(self.http.get(self.at("/v1/resources"))).await {
-            Ok(_) | Err(ContractsError::Refused(_)) => Ok(()),
+            Ok(_) | Err(ContractsError::Refused(..)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -156,10 +166,13 @@ impl Client {
 
     fn token(&self, token: String) -> Result<Secret, ContractsError> {
         if token.is_empty() || token.contains(|c: char| c.is_control() || c.is_whitespace()) {
-            return Err(ContractsError::Nonsense(format!(
-                "{} gave no token; does the subscription include Livepatch on-prem?",
-                self.base
-            )));
+            return Err(ContractsError::Nonsense(
+                format!(
+                    "{} gave no token; does the subscription include Livepatch on-prem?",
+                    self.base
+                ),
+                None,
+            ));
         }
         Ok(Secret::new(token))
     }
@@ -167,27 +180,38 @@ impl Client {
     async fn status(&self, call: RequestBuilder) -> Result<reqwest::Response, ContractsError> {
         let base = &self.base;
         let response = call.send().await.map_err(|error| {
-            ContractsError::Away(format!("{base} does not answer: {}", describe(&error)))
+            ContractsError::Away(
+                format!("{base} does not answer: {}", describe(&error)),
+                None,
+            )
         })?;
         let status = response.status();
+        let code = Some(status.as_u16());
         match status {
             status if status.is_success() => Ok(response),
-            StatusCode::TOO_MANY_REQUESTS => {
-                Err(ContractsError::Away(format!("{base} answered {status}")))
-            }
-            status if status.is_server_error() => {
-                Err(ContractsError::Away(format!("{base} answered {status}")))
-            }
+            StatusCode::TOO_MANY_REQUESTS => Err(ContractsError::Away(
+                format!("{base} answered {status}"),
+                code,
+            )),
+            status if status.is_server_error() => Err(ContractsError::Away(
+                format!("{base} answered {status}"),
+                code,
+            )),
             // Its proxy asks who we are: nothing is wrong with the token.
-            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ContractsError::Away(format!(
-                "{base} answered {status}; look at contracts.user and contracts.password"
-            ))),
-            status if status.is_client_error() => Err(ContractsError::Refused(format!(
-                "{base} answered {status}: the token is not good for this"
-            ))),
-            status => Err(ContractsError::Nonsense(format!(
-                "{base} answered {status}; redirects are not followed; is contracts.url right?"
-            ))),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(ContractsError::Away(
+                format!("{base} answered {status}; look at contracts.user and contracts.password"),
+                code,
+            )),
+            status if status.is_client_error() => Err(ContractsError::Refused(
+                format!("{base} answered {status}: the token is not good for this"),
+                code,
+            )),
+            status => Err(ContractsError::Nonsense(
+                format!(
+                    "{base} answered {status}; redirects are not followed; is contracts.url right?"
+                ),
+                code,
+            )),
         }
     }
 
@@ -196,20 +220,25 @@ impl Client {
         let mut response = self.status(call).await?;
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| {
-            ContractsError::Away(format!("{base} broke off its answer: {}", describe(&error)))
+            ContractsError::Away(
+                format!("{base} broke off its answer: {}", describe(&error)),
+                None,
+            )
         })? {
             if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(ContractsError::Nonsense(format!(
-                    "{base} sent an answer of more than {MAX_ANSWER} bytes"
-                )));
+                return Err(ContractsError::Nonsense(
+                    format!("{base} sent an answer of more than {MAX_ANSWER} bytes"),
+                    None,
+                ));
             }
             body.extend_from_slice(&chunk);
         }
         // The parser's message could repeat a part of a token.
         serde_json::from_slice(&body).map_err(|_| {
-            ContractsError::Nonsense(format!(
-                "{base} did not answer in the form that is known; is contracts.url right?"
-            ))
+            ContractsError::Nonsense(
+                format!("{base} did not answer in the form that is known; is contracts.url right?"),
+                None,
+            )
         })
     }
 }

@@ -131,6 +131,19 @@ async fn a_resource_token_registers_and_known_machines_do_without_the_service() 
     refused(register(&server, &id(2), json!({"resource-token": TOKEN})).await);
     contracts.stop().await;
     refused(register(&server, &id(2), json!({"resource-token": TOKEN})).await);
+    let metrics = server.core().metrics.encode();
+    for series in [
+        "livepatch_server_contracts_error_count 2",
+        "livepatch_server_contracts_server_error_count 2",
+        "livepatch_server_contracts_token_error_count 0",
+        r#"livepatch_server_contracts_error_reported_count{code="502"} 1"#,
+        r#"livepatch_server_http_auth_duration_seconds_count{token_type="resource-token"} 4"#,
+    ] {
+        assert!(
+            metrics.lines().any(|line| line == series),
+            "{series} not in\n{metrics}"
+        );
+    }
     let (status, answer) = check(&server, &id(1), &token).await;
     assert_eq!((status, &answer["stored"]), (200, &json!(true)));
     // A replica that starts now starts, says so, and serves the machine; it is not unwell for that.

@@ -260,6 +260,29 @@ async fn coverage_by_tier_kernel_flavour_and_label() {
         metrics.contains(&format!("\nlivepatch_coverage_ratio {ratio}\n")),
         "{ratio}"
     );
+    // Machines by something are the leader's to show; every machine stands in each of the two.
+    let machines = coverage["total"]["machines"].as_u64().unwrap();
+    let sum = |text: &str, name: &str| -> u64 {
+        let series = text.lines().filter(|line| line.starts_with(name));
+        series
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    };
+    assert_eq!(sum(&metrics, "livepatch_machines"), 1, "{metrics}");
+    test.core.metrics.fleet.lead(true);
+    let metrics = test.core.metrics.encode();
+    for name in ["livepatch_machines{", "livepatch_machines_by_patch{"] {
+        assert_eq!(sum(&metrics, name), machines, "{name}");
+    }
+    // Every tier and state is there, also those without machines.
+    assert!(
+        metrics.contains(r#"livepatch_machines{state="apply-failed",tier="candidate"} 0"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains(r#"livepatch_machines_by_patch{patch="none""#),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ fn check_page(name: &str, page: &str) {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == page,
-        "docs/reference/{name} is stale: run `make docs`"
+        "docs/reference/{name} is not what the code says; run `make docs` and commit it"
     );
 }
 
@@ -206,4 +206,9 @@ fn the_page_of_the_api_is_current() {
         page.extend(lines);
     }
     check_page("api.md", &page);
+}
+
+#[test]
+fn the_page_of_metrics_is_current() {
+    check_page("metrics.md", &livepatch_onprem::telemetry::markdown());
 }

@@ -61,6 +61,7 @@ mod ingest_quarantine;
 mod labels;
 mod layering;
 mod main_job;
+mod monitoring;
 mod oidc;
 mod peer_attacks;
 mod peer_connection;

@@ -3,42 +3,85 @@
 use livepatch_onprem::rollout::Outcome;
 use livepatch_onprem::telemetry::logs::{self, LogError, LogFormat};
 use livepatch_onprem::telemetry::{
-    IngestOutcome, Label, Metrics, NotStored, PingLabels, TokenKind, Verification,
+    Described, IngestOutcome, Label, Metrics, NotStored, PUBLIC, PingLabels, TokenKind,
+    Verification,
 };
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Names that stand in published dashboards, and what they are.
-const PUBLIC: [(&str, &str); 16] = [
-    (
-        "livepatch_server_http_request_duration_seconds",
-        "histogram",
-    ),
-    ("livepatch_server_http_auth_duration_seconds", "histogram"),
-    ("livepatch_server_http_authorizer_count", "counter"),
-    ("livepatch_server_httpgovernor_request_overload", "counter"),
-    (
-        "livepatch_server_database_query_duration_seconds",
-        "histogram",
-    ),
-    ("livepatch_server_database_error_count", "counter"),
-    ("livepatch_server_patch_cache_hits", "counter"),
-    ("livepatch_server_patch_cache_misses", "counter"),
-    ("livepatch_server_patch_cache_evictions", "counter"),
-    ("livepatch_server_patch_cache_length", "gauge"),
+/// Names that stand in published dashboards, what they are, and their labels.
+const NAMES: [(&str, &str, &[&str]); 20] = [
     (
         "livepatch_client_updates_with_unknown_kernel_total",
         "counter",
+        &[],
     ),
     (
         "livepatch_client_updates_without_build_date_total",
         "counter",
+        &[],
     ),
-    ("livepatch_logging_kernels_error_total", "counter"),
-    ("livepatch_patch_ping_events", "counter"),
-    // Ours, which the rules below are shown to hold for.
-    ("livepatch_build_info", "gauge"),
-    ("livepatch_offers_total", "counter"),
+    ("livepatch_logging_kernels_error_total", "counter", &[]),
+    (
+        "livepatch_patch_ping_events",
+        "counter",
+        &[
+            "ping_type",
+            "kernel",
+            "patch_version",
+            "tier",
+            "patch_state",
+            "architecture",
+        ],
+    ),
+    ("livepatch_server_contracts_error_count", "counter", &[]),
+    (
+        "livepatch_server_contracts_error_reported_count",
+        "counter",
+        &["code"],
+    ),
+    (
+        "livepatch_server_contracts_server_error_count",
+        "counter",
+        &[],
+    ),
+    (
+        "livepatch_server_contracts_token_error_count",
+        "counter",
+        &[],
+    ),
+    ("livepatch_server_database_error_count", "counter", &[]),
+    (
+        "livepatch_server_database_query_duration_seconds",
+        "histogram",
+        &["method"],
+    ),
+    (
+        "livepatch_server_http_auth_duration_seconds",
+        "histogram",
+        &["token_type"],
+    ),
+    (
+        "livepatch_server_http_authorizer_count",
+        "counter",
+        &["token"],
+    ),
+    ("livepatch_server_http_cutoff_date_count", "counter", &[]),
+    ("livepatch_server_http_patch_delay_count", "counter", &[]),
+    (
+        "livepatch_server_http_request_duration_seconds",
+        "histogram",
+        &["handler", "method", "code"],
+    ),
+    (
+        "livepatch_server_httpgovernor_request_overload",
+        "counter",
+        &[],
+    ),
+    ("livepatch_server_patch_cache_evictions", "counter", &[]),
+    ("livepatch_server_patch_cache_hits", "counter", &[]),
+    ("livepatch_server_patch_cache_length", "gauge", &[]),
+    ("livepatch_server_patch_cache_misses", "counter", &[]),
 ];
 
 /// Name to (kind, help).
@@ -82,18 +125,31 @@ fn public_names_are_exactly_as_published() {
     touch(&metrics);
     let text = metrics.encode();
     let families = families(&text);
-    for (name, kind) in PUBLIC {
+    let described = metrics.described();
+    for (name, kind, labels) in NAMES {
         assert_eq!(
             families.get(name).map(|(kind, _)| kind.as_str()),
             Some(kind),
             "{name}"
         );
+        let described = described.iter().find(|metric| metric.name == name).unwrap();
+        assert_eq!(described.kind, kind, "{name}");
+        assert_eq!(described.labels, labels, "{name}");
+    }
+    assert_eq!(PUBLIC, NAMES.map(|(name, ..)| name));
+    // Everything that is shown is described, and under the same kind and help.
+    for (name, (kind, help)) in &families {
+        let metric = described.iter().find(|metric| metric.name == *name);
+        let metric = metric.unwrap_or_else(|| panic!("{name} is not described"));
+        assert_eq!((metric.kind, &metric.help), (kind.as_str(), help), "{name}");
     }
     for series in [
         r#"livepatch_server_http_request_duration_seconds_count{code="200",handler="/v1/client/:id/updates",method="POST"} 1"#,
         r#"livepatch_server_database_query_duration_seconds_count{method="SELECT_X"} 1"#,
         r#"livepatch_server_http_auth_duration_seconds_count{token_type="machine-token"} 0"#,
         r#"livepatch_server_http_authorizer_count{token="session"} 0"#,
+        r#"livepatch_server_contracts_error_reported_count{code="503"} 0"#,
+        "livepatch_server_http_cutoff_date_count 0",
         r#"livepatch_patch_ping_events{architecture="other",kernel="other",patch_state="other",patch_version="other",ping_type="ping_after",tier="stable"} 1"#,
     ] {
         assert!(
@@ -107,13 +163,25 @@ fn public_names_are_exactly_as_published() {
 fn ours_follow_the_conventions() {
     let metrics = Metrics::new();
     touch(&metrics);
-    let families = families(&metrics.encode());
-    let ours = families
+    let described = metrics.described();
+    let ours = described
         .iter()
-        .filter(|(name, _)| !PUBLIC[..14].iter().any(|(public, _)| public == name));
+        .filter(|metric| !PUBLIC.contains(&metric.name.as_str()));
     let mut seen = 0;
-    for (name, (kind, help)) in ours {
+    for Described {
+        name,
+        kind,
+        help,
+        labels,
+    } in ours
+    {
         seen += 1;
+        for label in labels {
+            assert!(
+                !["machine", "machine_id", "url", "path", "user"].contains(&label.as_str()),
+                "{name} has the label {label}"
+            );
+        }
         assert!(
             name.starts_with("livepatch_") && !name.starts_with("livepatch_server_"),
             "{name}"
@@ -124,7 +192,7 @@ fn ours_follow_the_conventions() {
             "{name}"
         );
         assert_eq!(
-            kind == "counter",
+            *kind == "counter",
             name.ends_with("_total"),
             "{name} is a {kind}"
         );
@@ -141,14 +209,14 @@ fn ours_follow_the_conventions() {
         ] {
             assert!(!name.ends_with(word), "{name}");
         }
-        if kind == "histogram" {
+        if *kind == "histogram" {
             assert!(
                 name.ends_with("_seconds") || name.ends_with("_size"),
                 "{name}"
             );
         }
     }
-    assert!(seen >= 15, "only {seen} of ours");
+    assert!(seen >= 40, "only {seen} of ours");
 }
 
 #[test]
@@ -202,6 +270,9 @@ fn counting_counts() {
     }
     metrics.offers.get("something new").inc();
     metrics.auth.failures.inc(TokenKind::Password);
+    metrics.contracts.failed(true, Some(401));
+    metrics.contracts.failed(false, Some(599));
+    metrics.contracts.failed(false, None);
     metrics.check_ins.not_stored.add(NotStored::QueueFull, 5);
     metrics.check_ins.group_size.observe(17.0);
     metrics.cache.sample(10, 3, 1, 2, 4096);
@@ -215,6 +286,11 @@ fn counting_counts() {
         r#"livepatch_offers_total{decision="other"} 1"#,
         r#"livepatch_auth_failures_total{token_type="password"} 1"#,
         r#"livepatch_check_ins_not_stored_total{reason="queue-full"} 5"#,
+        "livepatch_server_contracts_error_count 3",
+        "livepatch_server_contracts_server_error_count 2",
+        "livepatch_server_contracts_token_error_count 1",
+        r#"livepatch_server_contracts_error_reported_count{code="401"} 1"#,
+        r#"livepatch_server_contracts_error_reported_count{code="other"} 1"#,
         "livepatch_check_in_group_size_count 1",
         "livepatch_server_patch_cache_hits 12",
         "livepatch_server_patch_cache_misses 3",

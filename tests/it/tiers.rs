@@ -1,6 +1,7 @@
 //! Tiers: their order, and what a change of it means for patches, machines and tokens.
 
 use crate::support::admin::TestAdmin;
+use livepatch_onprem::db::tiers;
 use livepatch_onprem::domain::Role;
 use serde_json::json;
 
@@ -280,4 +281,62 @@ async fn what_was_available_in_a_deleted_tier_stays_available_before_it() {
         last.detail()
     );
     assert_eq!(available(&test, "108.1"), ["stable"]);
+}
+
+#[tokio::test]
+async fn the_way_to_each_tier_is_measured() {
+    let test = TestAdmin::new().await;
+    // Tier, hours that its highest patch took, hours for which one waits for it; whole hours, since the test takes time too.
+    let lag = async || {
+        let conn = test.core.db.conn().await.unwrap();
+        let lag = tiers::lag(&conn).await.unwrap();
+        let hours = |seconds: f64| (seconds / 3600.0).round();
+        lag.into_iter()
+            .map(|lag| (lag.tier, lag.took.map(hours), hours(lag.waiting)))
+            .collect::<Vec<_>>()
+    };
+    let is = |rows: [(&str, Option<f64>, f64); 4]| {
+        rows.map(|(tier, took, waits)| (tier.to_owned(), took, waits))
+    };
+    let nothing = ["edge", "beta", "candidate", "stable"].map(|tier| (tier, None, 0.0));
+    assert_eq!(lag().await, is(nothing));
+
+    let payloads = ["107.1", "108.1", "109.1"].map(payload);
+    test.plant_payloads(&payloads.each_ref().map(String::as_str))
+        .await;
+    // They came 50, 20 and 5 hours ago, and reached edge at once; the others are promoted now.
+    test.db
+        .raw()
+        .await
+        .batch_execute(
+            "update patches set created_at = now() - make_interval(hours =>
+                case version >> 20 when 107 then 50 when 108 then 20 else 5 end);
+            update promotions r set at = p.created_at from patches p where p.id = r.patch_id",
+        )
+        .await
+        .unwrap();
+    promote(&test, "107.1", "stable").await;
+    promote(&test, "108.1", "candidate").await;
+    let expected = is([
+        ("edge", Some(0.0), 0.0),
+        ("beta", Some(20.0), 5.0),
+        ("candidate", Some(20.0), 5.0),
+        ("stable", Some(50.0), 20.0),
+    ]);
+    assert_eq!(lag().await, expected);
+
+    // What is held waits for nobody.
+    test.post("/patches/108.1/hold", json!({}))
+        .await
+        .expect(200);
+    test.post("/patches/109.1/block", json!({}))
+        .await
+        .expect(200);
+    let expected = is([
+        ("edge", Some(0.0), 0.0),
+        ("beta", Some(20.0), 0.0),
+        ("candidate", Some(20.0), 0.0),
+        ("stable", Some(50.0), 0.0),
+    ]);
+    assert_eq!(lag().await, expected);
 }

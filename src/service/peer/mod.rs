@@ -18,12 +18,14 @@ use crate::domain::token::token_hash;
 use crate::domain::{Sha256, TierName};
 use crate::index;
 use crate::rollout::{Standing, TokenError};
+use crate::telemetry::TokenKind;
 use crate::wire::sync::{FORMAT, Head};
 use bytes::Bytes;
 use history::{History, Version};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// A head is signed anew when this part of its life is over, so that nobody gets one that is about to expire.
 const RENEWED: i32 = 8;
@@ -42,6 +44,15 @@ pub struct Caller {
 
 /// Checks a sync token against the snapshot.
 pub fn authenticate(core: &Core, token: &str, now: Timestamp) -> Result<Caller, ServiceError> {
+    let started = Instant::now();
+    let caller = known(core, token, now);
+    let seconds = started.elapsed().as_secs_f64();
+    let auth = &core.metrics.auth;
+    auth.duration.observe(TokenKind::Sync, seconds);
+    caller
+}
+
+fn known(core: &Core, token: &str, now: Timestamp) -> Result<Caller, ServiceError> {
     let refuse = |why: &str| {
         ServiceError::Unauthorized(format!(
             "{why}; an administrator of that server makes a new one with `livepatch-admin sync-tokens add <tier> <name>`"
