@@ -140,7 +140,9 @@ fn only_metrics_that_exist_are_spoken_of() {
     let (mut seen, mut wrong) = (BTreeSet::new(), Vec::new());
     for path in spoken {
         for name in names(&read(&path)) {
-            if !known.contains(&name) {
+            // The program's own name, in log filters.
+            let is_program = name.starts_with("livepatch_onprem");
+            if !is_program && !known.contains(&name) {
                 wrong.push(format!("{}: {name}", path.display()));
             }
             seen.insert(name);
