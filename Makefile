@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-monitoring
+PREVIOUS ?= $(shell git log -1 --format=%H --diff-filter=A -- migrations | xargs -I{} git rev-parse {}^ 2>/dev/null)
+.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-upgrade test-monitoring
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +81,14 @@ fuzz: ## every parser on random input for a while each, then the API with anothe
 	@tests/fuzz.sh $(or $(SECONDS),20)
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/schemathesis.sh 180 $$RANDOM
+
+test-upgrade: ## a rolling upgrade from another version of this repository, which is built first (PREVIOUS=COMMIT)
+	@tests/setup.sh test
+	@set -e; rm -rf target/previous/src; git worktree prune; git worktree add --quiet --detach target/previous/src $(PREVIOUS); \
+	  trap 'git worktree remove --force target/previous/src' EXIT; \
+	  (cd target/previous/src && CARGO_TARGET_DIR=$(CURDIR)/target/previous/target cargo build --locked --bins)
+	cargo build --locked --bins
+	@LIVEPATCH_BIN_DIR=target/debug tests/upgrade.sh target/previous/target/debug
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \

@@ -41,11 +41,12 @@ token=$(curl -fsS --noproxy '*' -H 'Content-Type: application/json' -d "@$work/l
   python3 -c 'import json, sys; print(json.load(sys.stdin)["token"])')
 status=0
 cd "$work"
+# One worker: with several, CPython up to 3.11 now and then fails by itself (SystemError: AST constructor recursion depth mismatch).
 NO_PROXY='*' no_proxy='*' "$tool" run "$work/openapi.json" --url "$url" \
   --header "Authorization: Bearer $token" \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance,unsupported_method \
   --phases examples,coverage,fuzzing --exclude-operation-id sessions.logout --exclude-operation-id sessions.login \
-  --max-time "$seconds" --seed "$seed" --generation-database none --workers 2 --no-color --warnings off \
+  --max-time "$seconds" --seed "$seed" --generation-database none --workers 1 --no-color --warnings off \
   --continue-on-failure || status=$?
 [ "$status" = 0 ] || fail "the API and its document disagree, see above (exit code $status)"
 
