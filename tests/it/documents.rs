@@ -14,7 +14,7 @@ fn root() -> &'static Path {
 }
 
 /// Every Markdown page, relative to the root.
-fn pages() -> Vec<PathBuf> {
+pub fn pages() -> Vec<PathBuf> {
     fn walk(dir: &Path, into: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();

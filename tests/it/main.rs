@@ -39,6 +39,7 @@ mod client_api;
 mod client_apply;
 mod client_cli;
 mod client_flow;
+mod commands_in_documents;
 mod config;
 mod contracts;
 mod coverage;
