@@ -245,7 +245,9 @@ impl CliError {
                 }
                 429 => "wait a little before the next try",
                 507 => "free space where the server keeps its files, and send it again",
-                502..=504 => "try again; if it stays so, look at /readyz and the log of the server",
+                502..=504 => {
+                    "try again; if it stays so, look at /debug/status and the log of the server"
+                }
                 500.. => "look for the request id in the server's log",
                 _ => return None,
             },

@@ -56,6 +56,9 @@ use Now::{Gone, Key, With};
 
 const EVENT_BUS: &str = "reports are not sent to an event bus; events go out as webhooks (`livepatch-admin webhook add`)";
 const DATABASE: &str = "the charm got its database by a relation; give database.connection-string";
+/// The server makes its tables in whatever database it is given.
+const OWN_DATABASE: &str =
+    "this server needs a database of its own; give it an empty one, not that of Canonical's server";
 const UPSTREAM_TIER: &str = "with Canonical as upstream the tier belongs to the downloader: see patch-sync.downloader-tier; with a server of this kind, to the sync token";
 
 /// Options of the reactive charm, by name.
@@ -229,6 +232,10 @@ pub fn convert(text: &str) -> Result<Converted, String> {
                 }
             },
         };
+        if key.name == "database.connection-string" {
+            remarks.push(format!("{name}: not taken over: {OWN_DATABASE}"));
+            continue;
+        }
         match key.status {
             Status::Used => {}
             Status::Replaced(answer) | Status::Refused(answer) => {
@@ -378,7 +385,7 @@ mod tests {
     fn what_the_snap_prints() {
         let json = r#"{"lp": {"auth": {"basic": {"enabled": true, "users": "admin:$2y$"}},
             "server": {"burst-limit": 700, "log-level": "warn", "url-template": ""},
-            "influx": {"enabled": true}, "patch-storage": {"type": "s3", "s3-bucket": "patches"}}}"#;
+            "influx": {"enabled": true}, "database": {"connection-string": "host=theirs"}, "patch-storage": {"type": "s3", "s3-bucket": "patches"}}}"#;
         let converted = convert(json).unwrap();
         assert_eq!((converted.from, converted.taken), (From::Snap, 6));
         for line in [
@@ -389,7 +396,8 @@ mod tests {
             assert!(converted.text.contains(line), "{}", converted.text);
         }
         assert!(!converted.text.contains("url-template"));
-        assert_eq!(converted.remarks.len(), 1, "{:?}", converted.remarks);
+        assert_eq!(converted.remarks.len(), 2, "{:?}", converted.remarks);
+        assert!(!converted.text.contains("theirs"));
         assert!(converted.remarks[0].starts_with("influx.enabled: not taken over: "));
     }
 
