@@ -4,6 +4,7 @@
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
 pub mod admins;
+pub mod adoption;
 pub mod airgap;
 pub mod audit;
 pub mod auth;

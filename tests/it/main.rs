@@ -40,6 +40,8 @@ mod client_apply;
 mod client_cli;
 mod client_flow;
 mod config;
+mod console;
+mod console_browser;
 mod contracts;
 mod coverage;
 mod db;

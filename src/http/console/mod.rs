@@ -10,6 +10,7 @@ mod audit;
 mod bars;
 mod error;
 mod forms;
+mod grants;
 mod home;
 mod intake;
 mod live;
