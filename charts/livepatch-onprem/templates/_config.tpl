@@ -16,6 +16,7 @@ other templates have to know of it. Nothing here fails: what is wrong is said by
 - patch-storage.swift-api-key
 - patch-sync.token
 - timescale_db.connection-string
+- tracing.headers
 {{- end -}}
 
 {{/* A value as the server reads it. Numbers become texts: as numbers, large ones would come out as 6.7e+07. */}}
