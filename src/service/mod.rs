@@ -23,7 +23,7 @@ pub mod explain;
 pub mod failpoint;
 pub mod fleet;
 pub mod health;
-mod identity;
+pub mod identity;
 pub mod ingest;
 pub mod jobs;
 pub mod kernels;

@@ -15,6 +15,7 @@ mod home;
 mod intake;
 mod live;
 mod machines;
+mod oidc;
 mod page;
 mod patches;
 mod rollouts;

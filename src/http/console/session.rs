@@ -32,7 +32,8 @@ const MAX_FORM: usize = 64 << 10;
 pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/console/login", get(sign_in).post(signed_in))
-        .route("/console/logout", post(sign_out))
+                .route("/console/logout", post(sign_out))
+        .merge(super::oidc::routes())
 }
 
 /// Somebody who is signed in.
@@ -227,11 +228,11 @@ struct SignIn {
     next: Option<String>,
 }
 
-async fn sign_in(Query(query): Query<SignIn>) -> Response {
-    form(next(query.next.as_deref()), "", None, StatusCode::OK)
+async fn sign_in(State(core): State<Arc<Core>>, Query(query): Query<SignIn>) -> Response {
+    form(&core, next(query.next.as_deref()), "", None, StatusCode::OK)
 }
 
-fn form(next: &str, user: &str, wrong: Option<&str>, status: StatusCode) -> Response {
+fn form(core: &Core, next: &str, user: &str, wrong: Option<&str>, status: StatusCode) -> Response {
     let content = html! {
         h1 { "Sign in" }
         @if let Some(wrong) = wrong {
@@ -244,6 +245,9 @@ fn form(next: &str, user: &str, wrong: Option<&str>, status: StatusCode) -> Resp
             label for="password" { "Password" }
             input #password name="password" type="password" autocomplete="current-password" required;
             button type="submit" { "Sign in" }
+        }
+                @if core.config.auth.oauth.signs_in() {
+            p { a.button href={ (BASE) "/oidc/login" } { "Sign in with single sign-on" } }
         }
         p.quiet { "The same name and password as with " code { "livepatch-admin login" } "." }
     };
@@ -258,7 +262,7 @@ struct SignedIn {
 }
 
 /// The cookie with a session, or without one so that it ends.
-fn set_cookie(core: &Core, value: &str) -> HeaderValue {
+pub(super) fn set_cookie(core: &Core, value: &str) -> HeaderValue {
     let secure = if core.config.server.tls.is_some() {
         "; Secure"
     } else {
