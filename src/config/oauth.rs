@@ -5,7 +5,7 @@ use super::error::{ConfigError, ErrorKind};
 use super::load::Values;
 use super::model::Config;
 use super::sync::Proxy;
-use crate::domain::Role;
+use crate::domain::{Role, Secret};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,6 +42,14 @@ pub struct OAuth {
     pub refresh_unknown_limit: Duration,
     /// `auth.oauth.jwks.refresh-unknown-kid-max-wait`
     pub refresh_unknown_max_wait: Duration,
+        /// `auth.oauth.client-id` (ours): what the provider calls this server, for signing in at the console.
+    pub client_id: String,
+    /// `auth.oauth.client-secret` (ours): what it proves that with; empty: a public client.
+    pub client_secret: Secret,
+    /// `auth.oauth.authorization-url` (ours): where people sign in.
+    pub authorization_url: String,
+    /// `auth.oauth.token-url` (ours): where a code is redeemed.
+    pub token_url: String,
     /// `auth.oauth.ca` (ours): PEM file of the authority that signed the provider's certificate.
     pub ca: Option<PathBuf>,
     /// `auth.oauth.proxy.*`
@@ -63,10 +71,21 @@ impl Default for OAuth {
             refresh_interval: Duration::from_hours(1),
             refresh_unknown: true,
             refresh_unknown_limit: Duration::from_mins(10),
-            refresh_unknown_max_wait: Duration::from_mins(1),
+                        refresh_unknown_max_wait: Duration::from_mins(1),
+            client_id: String::new(),
+            client_secret: Secret::default(),
+            authorization_url: String::new(),
+            token_url: String::new(),
             ca: None,
             proxy: Proxy::default(),
         }
+    }
+}
+
+impl OAuth {
+    /// Whether people can sign in at the provider.
+    pub fn signs_in(&self) -> bool {
+        self.enabled && !self.client_id.is_empty()
     }
 }
 
@@ -144,6 +163,17 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             checker.wrong(
                 key,
                 format!("must be given while auth.oauth.enabled is true; {instead}"),
+            );
+        }
+    }
+        for (key, value) in [
+        ("auth.oauth.authorization-url", &oauth.authorization_url),
+        ("auth.oauth.token-url", &oauth.token_url),
+    ] {
+        if value.is_empty() == !oauth.client_id.is_empty() {
+            checker.wrong(
+                key,
+                "auth.oauth.client-id, authorization-url and token-url go together: people sign in at the console with all of them, or not at all",
             );
         }
     }

@@ -5,6 +5,7 @@
 //! with [`audit::append`] in its own transaction.
 
 pub mod admins;
+pub mod adoption;
 pub mod airgap;
 pub mod audit;
 pub mod auth_tokens;
@@ -60,6 +61,7 @@ pub(crate) use statements;
 pub fn all_statements() -> Vec<&'static Sql> {
     [
         admins::ALL,
+        adoption::ALL,
         airgap::ALL,
         audit::ALL,
         auth_tokens::ALL,

@@ -5,6 +5,7 @@ mod bodies;
 mod capture;
 mod client;
 mod connection;
+mod console;
 pub mod error;
 mod front;
 mod governor;
@@ -80,7 +81,7 @@ fn router(core: Arc<Core>, governor: governor::Governor, surfaces: Surfaces) -> 
         router = router.merge(ops::routes());
     }
     if surfaces.admin {
-        router = router.merge(admin::routes());
+        router = router.merge(admin::routes()).merge(console::routes());
     }
     router
         .fallback(error::not_found)

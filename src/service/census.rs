@@ -72,7 +72,7 @@ pub(super) fn silence(core: &Core) -> f64 {
 }
 
 /// The machines as they are now or, if they are many, as they were counted last.
-pub(super) async fn current(core: &Core) -> Result<Arc<Census>, ServiceError> {
+pub async fn current(core: &Core) -> Result<Arc<Census>, ServiceError> {
     let kept = || core.counts.last.load_full().filter(|last| last.is_kept());
     if let Some(census) = kept() {
         return Ok(census);

@@ -2,13 +2,15 @@
 //!
 //! Names of these callers hold a colon, which no administrator's name may: nobody is taken for somebody else.
 
-use super::auth::Caller;
+use super::auth::{self, Caller};
 use super::{Core, ServiceError};
 use crate::config::OAuth;
 use crate::db::service_tokens as rows;
 use crate::domain::token::token_hash;
 use crate::domain::{Role, Secret, grant};
 use crate::upstream::oidc::{Claims, OidcError, Provider};
+use crate::upstream::oidc_code::Journey;
+use crate::wire::admin::LoginAnswer;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,18 +73,7 @@ pub(super) async fn by_provider(
     token: &Secret,
     source: String,
 ) -> Result<Caller, ServiceError> {
-    let claims = provider
-        .claims(token.expose())
-        .await
-        .map_err(|error| match error {
-            OidcError::Refused(why) => {
-                ServiceError::Unauthorized(format!("the token is refused: {why}"))
-            }
-            OidcError::Away(why) => ServiceError::Away {
-                why: format!("the keys of the identity provider cannot be had: {why}"),
-                retry_after: RETRY,
-            },
-        })?;
+    let claims = provider.claims(token.expose()).await.map_err(told)?;
     let (name, role) = judge(&core.config.auth.oauth, &claims)?;
     Ok(Caller {
         name: format!("{VOUCHED}{name}"),
@@ -91,6 +82,54 @@ pub(super) async fn by_provider(
         session: None,
         is_program: false,
     })
+}
+
+/// Whether a session's owner is one whom the identity provider vouched for. The role stays as it was then, until the session ends.
+pub(super) fn is_vouched(core: &Core, subject: &str) -> bool {
+    core.config.auth.oauth.signs_in() && subject.starts_with(VOUCHED)
+}
+
+/// A new way to the identity provider: where a browser goes, and what it keeps meanwhile. `None` if people do not sign in there.
+pub fn set_out(core: &Core, redirect: &str) -> Result<Option<(String, Journey)>, ServiceError> {
+    let Some(provider) = &core.provider else {
+        return Ok(None);
+    };
+    let mut random = [[0u8; 32]; 3];
+    for part in &mut random {
+        openssl::rand::rand_bytes(part)
+            .map_err(|e| ServiceError::Internal(format!("no random numbers: {e}")))?;
+    }
+    let journey = Journey::new(random);
+    let url = provider.sign_in_url(redirect, &journey);
+    Ok(url.map(|url| (url, journey)))
+}
+
+/// Opens a session for whoever came back from the identity provider with a code.
+pub async fn arrive(
+    core: &Core,
+    code: &str,
+    redirect: &str,
+    journey: &Journey,
+    source: String,
+) -> Result<LoginAnswer, ServiceError> {
+    let provider = core.provider.as_ref().ok_or_else(|| {
+        ServiceError::Invalid("nobody signs in at an identity provider here".to_owned())
+    })?;
+    let claims = provider.redeem(code, redirect, journey).await;
+    let (name, role) = judge(&core.config.auth.oauth, &claims.map_err(told)?)?;
+    auth::open_session(core, &format!("{VOUCHED}{name}"), role, source).await
+}
+
+fn told(error: OidcError) -> ServiceError {
+    match error {
+        OidcError::Refused(why) => {
+            ServiceError::Unauthorized(format!("the token is refused: {why}"))
+        }
+        OidcError::Away(why) => ServiceError::Away {
+            why: format!("the identity provider cannot be asked: {why}"),
+            retry_after: RETRY,
+        },
+    }
 }
 
 /// What somebody is called and may do, by the configuration.

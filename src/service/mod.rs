@@ -4,6 +4,7 @@
 //! with its audit row, then reloads the part of the snapshot it changed before it answers.
 
 pub mod admins;
+pub mod adoption;
 pub mod airgap;
 pub mod audit;
 pub mod auth;
@@ -22,7 +23,7 @@ pub mod explain;
 pub mod failpoint;
 pub mod fleet;
 pub mod health;
-mod identity;
+pub mod identity;
 pub mod ingest;
 pub mod jobs;
 pub mod kernels;

@@ -7,7 +7,7 @@ use crate::rollout::{Catalog, Snapshot};
 use arc_swap::{ArcSwap, Guard};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 /// Told of every reload: version and time taken.
 pub(crate) type ReloadObserver = Arc<dyn Fn(u64, Duration) + Send + Sync>;
@@ -27,6 +27,7 @@ pub struct Snapshots {
     parts: Mutex<Parts>,
     db: Db,
     observer: ReloadObserver,
+    versions: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Snapshots {
@@ -50,6 +51,7 @@ impl Snapshots {
             }),
             db,
             observer,
+            versions: watch::Sender::default(),
         };
         snapshots.reload(None, i64::MAX).await?;
         Ok(snapshots)
@@ -58,6 +60,11 @@ impl Snapshots {
     /// The current snapshot. Hold it only for one request.
     pub fn get(&self) -> Guard<Arc<Snapshot>> {
         self.current.load()
+    }
+
+    /// Tells of every new version.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.versions.subscribe()
     }
 
     /// The current snapshot, to be kept across awaits.
@@ -111,7 +118,9 @@ impl Snapshots {
         parts.overrides = if overrides { head } else { parts.overrides };
         next.version = next.version.max(head.unsigned_abs());
         (self.observer)(next.version, started.elapsed());
+        let version = next.version;
         self.current.store(Arc::new(next));
+        self.versions.send_replace(version);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! The leader renews its lease three times as often as it runs out. A candidate that finds the lease run out although the lock is
 //! held ends the holder's connection: its process stands still, and when it wakes its transactions are refused by their epoch.
 
-use super::{rollouts, sync, webhooks};
+use super::{adoption, rollouts, sync, webhooks};
 use crate::db::DbError;
 use crate::db::leader::Candidate;
 use crate::service::Core;
@@ -92,6 +92,7 @@ async fn work(core: &Arc<Core>, epoch: i64, stopping: &CancellationToken) {
         sync::schedule(core, epoch, stopping),
         rollouts::watch(core, epoch, stopping),
         webhooks::deliver(core, epoch, stopping),
+        adoption::note(core, epoch, stopping),
     );
 }
 

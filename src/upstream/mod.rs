@@ -16,6 +16,7 @@ mod downloader_run;
 pub mod http;
 mod jws;
 pub mod oidc;
+pub mod oidc_code;
 mod peer;
 mod tls;
 pub mod volume;

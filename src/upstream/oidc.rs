@@ -81,9 +81,10 @@ impl Provider {
     pub fn new(config: &OAuth) -> Result<Self, UpstreamError> {
         jws::install();
         let files = TlsFiles::authority("auth.oauth.ca", config.ca.as_deref());
-        let http = Http::with(&files, &config.proxy, PATIENCE, |client| {
+                let http = Http::with(&files, &config.proxy, PATIENCE, |client| {
             client.redirect(reqwest::redirect::Policy::none())
-        })?;
+        })?
+        .hiding(config.client_secret.expose());
         Ok(Self {
             http,
             config: config.clone(),
@@ -92,8 +93,32 @@ impl Provider {
         })
     }
 
-    /// Checks a token and gives what it says.
+        /// Checks a token for this server and gives what it says.
     pub async fn claims(&self, token: &str) -> Result<Claims, OidcError> {
+        let claims = self.check(token, &self.config.audience).await?;
+        Ok(self.read(&claims))
+    }
+
+    /// Checks the token that somebody who signed in was given; it must be for this client and of this journey.
+    pub(super) async fn signed_in(&self, token: &str, nonce: &str) -> Result<Claims, OidcError> {
+        let claims = self.check(token, &self.config.client_id).await?;
+        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
+            return Err(OidcError::Refused(
+                "it was not made for this sign-in; begin again".to_owned(),
+            ));
+        }
+        Ok(self.read(&claims))
+    }
+
+    pub(super) fn config(&self) -> &OAuth {
+        &self.config
+    }
+
+    pub(super) fn http(&self) -> &Http {
+        &self.http
+    }
+
+    async fn check(&self, token: &str, audience: &str) -> Result<Map<String, Value>, OidcError> {
         let refused = |why: String| OidcError::Refused(why);
         if token.len() > MAX_TOKEN {
             return Err(refused(format!("it is longer than {MAX_TOKEN} bytes")));
@@ -106,15 +131,15 @@ impl Provider {
                 header.alg
             )));
         }
-        let key = self.key(&header).await?;
+                let key = self.key(&header).await?;
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[&self.config.issuer]);
-        validation.set_audience(&[&self.config.audience]);
+        validation.set_audience(&[audience]);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.validate_nbf = true;
         let data = decode::<Map<String, Value>>(token, &key, &validation)
             .map_err(|error| refused(told(&error)))?;
-        Ok(self.read(&data.claims))
+                Ok(data.claims)
     }
 
     fn read(&self, claims: &Map<String, Value>) -> Claims {

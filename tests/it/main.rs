@@ -41,6 +41,8 @@ mod client_cli;
 mod client_flow;
 mod commands_in_documents;
 mod config;
+mod console;
+mod console_browser;
 mod contracts;
 mod coverage;
 mod db;

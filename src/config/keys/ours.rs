@@ -7,10 +7,14 @@ use super::Status::Used;
 
 super::keys! { Ours;
     "auth.machine-token-key" Secret, "", Used, "Key of the machine tokens' authentication codes, at least 32 bytes in hexadecimal; not given: made once and kept in the database.";
+    "auth.oauth.authorization-url" Url, "", Used, "Where people sign in at the identity provider (its `authorization_endpoint`), for the console.";
     "auth.oauth.ca" Path, "", Used, "PEM file of the authority that signed the identity provider's certificate.";
+    "auth.oauth.client-id" Text, "", Used, "What the identity provider calls this server; with it people sign in at the console through the provider, which must allow /console/oidc/callback there.";
+    "auth.oauth.client-secret" Secret, "", Used, "What this server proves to the identity provider that it is that client; not given: a public client.";
     "auth.oauth.default-role" Choice(&["none", "viewer", "operator", "admin"]), "admin", Used, "Role of those in auth.oauth.allowed-email-ids to whom auth.oauth.roles gives none.";
     "auth.oauth.role-claim" Text, "groups", Used, "The claim of a token that auth.oauth.roles speaks of; a path such as realm_access.roles leads into it.";
     "auth.oauth.roles" List, "", Used, "Roles by values of that claim, as VALUE=ROLE, e.g. livepatch-admins=admin,on-call=operator; the highest counts.";
+    "auth.oauth.token-url" Url, "", Used, "Where the identity provider gives tokens for codes (its `token_endpoint`).";
     "auth.session.idle" Duration, "1h", Used, "A session of an administrator that is unused for this long ends.";
     "auth.session.lifetime" Duration, "12h", Used, "A session of an administrator ends at this age, used or not.";
     "check-in.interval" Duration, "1h", Used, "How often clients are told to check in; whole minutes.";

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod airgap;
+pub mod browser;
 pub mod cluster;
 pub mod contracts;
 pub mod db;

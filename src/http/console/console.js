@@ -1,0 +1,54 @@
+// Keeps the page current: the server says when something changed, and the page fetches itself anew. Without this script every page
+// works as well. Nothing is swapped while somebody is typing or has opened something.
+'use strict';
+(() => {
+  const main = document.getElementById('main');
+  const status = document.getElementById('live');
+  if (!main || !window.EventSource) return;
+  let due = false;
+  let busy = false;
+
+  const disturbed = () => {
+    const active = document.activeElement;
+    if (active && main.contains(active) && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName)) return true;
+    for (const field of main.querySelectorAll('input:not([type=hidden]), select, textarea')) {
+      if (field.value !== (field.defaultValue ?? field.value) && field.tagName !== 'SELECT') return true;
+    }
+    return main.querySelector('details[open], dialog[open]') !== null;
+  };
+
+  const refresh = async () => {
+    if (busy) return;
+    if (document.hidden || disturbed()) { due = true; return; }
+    busy = true;
+    due = false;
+    try {
+      const answer = await fetch(location.href, { headers: { accept: 'text/html' }, credentials: 'same-origin' });
+      if (answer.redirected && answer.url.includes('/console/login')) { location.reload(); return; }
+      if (!answer.ok) return;
+      const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('main');
+      if (!fresh || disturbed()) return;
+      const focus = document.activeElement && document.activeElement.id;
+      const before = main.textContent;
+      fresh.querySelectorAll('.said').forEach((said) => said.remove());
+      main.replaceChildren(...fresh.childNodes);
+      if (focus && focus !== 'main') document.getElementById(focus)?.focus({ preventScroll: true });
+      if (main.textContent !== before) {
+        const alarm = main.querySelector('[data-alarm]');
+        status.textContent = alarm ? ' · ' + alarm.dataset.alarm : ' · updated';
+      }
+    } catch {
+      status.textContent = ' · not connected';
+    } finally {
+      busy = false;
+    }
+  };
+
+  const source = new EventSource('/console/live');
+  source.addEventListener('changed', refresh);
+  source.addEventListener('tick', refresh);
+  source.addEventListener('error', () => { status.textContent = ' · not connected'; });
+  source.addEventListener('open', () => { status.textContent = ' · live'; });
+  document.addEventListener('visibilitychange', () => { if (due) refresh(); });
+  main.addEventListener('focusout', () => setTimeout(() => { if (due) refresh(); }, 0));
+})();

@@ -1,0 +1,9 @@
+//! patches.
+
+use crate::service::Core;
+use axum::Router;
+use std::sync::Arc;
+
+pub(super) fn routes() -> Router<Arc<Core>> {
+    Router::new()
+}
