@@ -418,11 +418,11 @@ mod tests {
         let tiers = tiers
             .iter()
             .enumerate()
-            .map(|(id, name)| crate::rollout::catalog::Tier {
+            .map(|(id, name)| crate::rollout::Tier {
                 id: id as i32,
                 name: name.parse().unwrap(),
             });
-        let catalog = Catalog::build(crate::rollout::catalog::CatalogRows {
+        let catalog = Catalog::build(crate::rollout::CatalogRows {
             tiers: tiers.collect(),
             ..Default::default()
         });
