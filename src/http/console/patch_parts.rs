@@ -1,0 +1,255 @@
+//! Parts of the page of a patch: its machines counted, its health by kernel, its payloads.
+
+use super::BASE;
+use super::bars::{Part, bar};
+use super::error::PageError;
+use super::forms::{self, address};
+use super::page::{bytes, number, time};
+use super::patches::path;
+use super::tables::{more, table};
+use crate::domain::{KernelVersion, PatchVersion, Scope, TierName};
+use crate::rollout::Catalog;
+use crate::service::census::Census;
+use crate::service::{Core, reports};
+use crate::wire::admin::{
+    KernelHealth, PatchDetail, PatchHealthQuery, PayloadEntry, SignatureState, WireScope,
+};
+use maud::{Markup, html};
+
+/// Payloads on one page.
+const PAYLOADS: usize = 60;
+/// The most kernels whose health is shown.
+const KERNELS: usize = 40;
+
+/// The machines of one tier that speak of one patch. Counted as on the landing page, so that both show the same numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InTier {
+    pub(super) name: TierName,
+    pub(super) applied: u64,
+    pub(super) failed: u64,
+    pub(super) waiting: u64,
+    /// Those that have it in their kernel, whatever else they say.
+    pub(super) running: u64,
+}
+
+impl InTier {
+    /// Of each tier, first to last, the machines whose kernel is under the scope.
+    pub(super) fn of(
+        catalog: &Catalog,
+        census: &Census,
+        version: PatchVersion,
+        scope: &Scope,
+    ) -> Vec<Self> {
+        let empty = |name: &TierName| Self {
+            name: name.clone(),
+            applied: 0,
+            failed: 0,
+            waiting: 0,
+            running: 0,
+        };
+        let mut found: Vec<Self> = catalog
+            .tiers()
+            .iter()
+            .map(|tier| empty(&tier.name))
+            .collect();
+        for row in &census.rows {
+            let (has, offered) = (row.patch == Some(version), row.offered == Some(version));
+            if !has && !offered {
+                continue;
+            }
+            let kernel = row.kernel.as_deref();
+            let under = scope.is_all()
+                || kernel
+                    .and_then(|kernel| kernel.parse::<KernelVersion>().ok())
+                    .zip(row.architecture)
+                    .is_some_and(|(kernel, arch)| scope.covers(&kernel, arch));
+            let tier = catalog.tier_index(row.tier_id).filter(|_| under);
+            let Some(tier) = tier.and_then(|index| found.get_mut(usize::from(index))) else {
+                continue;
+            };
+            let place = if row.state.is_failure() {
+                &mut tier.failed
+            } else if has {
+                &mut tier.applied
+            } else {
+                &mut tier.waiting
+            };
+            *place += row.machines;
+            if has && row.state.runs_patch() {
+                tier.running += row.machines;
+            }
+        }
+        found
+    }
+
+    /// All that speak of it.
+    pub(super) fn known(&self) -> u64 {
+        self.applied + self.failed + self.waiting
+    }
+}
+
+/// A scope as part of a query.
+pub(super) fn scope_query(scope: &WireScope) -> [(&'static str, Option<String>); 3] {
+    [
+        ("kernel", scope.kernel.as_ref().map(ToString::to_string)),
+        ("flavour", scope.flavour.clone()),
+        (
+            "architecture",
+            scope.architecture.map(|arch| arch.to_string()),
+        ),
+    ]
+}
+
+/// How the patch fares in a tier, by kernel, and the way to the other tiers.
+pub(super) async fn by_kernel(
+    core: &Core,
+    version: PatchVersion,
+    tier: &TierName,
+    tiers: &[InTier],
+) -> Result<Markup, PageError> {
+    let query = PatchHealthQuery {
+        tier: tier.clone(),
+        version,
+        selector: None,
+    };
+    let health = reports::patch_health(core, &query).await?;
+    let rows: Vec<Vec<Markup>> = health
+        .kernels
+        .iter()
+        .take(KERNELS)
+        .map(|kernel| kernel_row(version, tier, kernel))
+        .collect();
+    Ok(html! {
+        h2 #health { "Health by kernel in " (tier) }
+        form.row method="get" action={ (BASE) (path(version)) "#health" } {
+            div {
+                label for="health-tier" { "Tier" }
+                select #health-tier name="tier" {
+                    @for known in tiers {
+                        option value=(known.name) selected[known.name == *tier] { (known.name) }
+                    }
+                }
+            }
+            button.plain type="submit" { "Show" }
+        }
+        @if health.machines > 0 {
+            p {
+                (number(health.failed)) " of " (number(health.machines)) " machines failed ("
+                (format!("{:.2} %", health.failed_share * 100.0)) ")."
+            }
+        }
+        (table(
+            &format!("Health by kernel in {tier}, most failures first"),
+            &["Kernel", "Architecture", "Machines", "Failed", "States", "Together"],
+            &rows,
+            &format!("No machine of {tier} runs it or was offered it last."),
+        ))
+        @if health.kernels.len() > KERNELS {
+            p.quiet { "And " (number((health.kernels.len() - KERNELS) as u64)) " more kernels with fewer failures or machines." }
+        }
+        (forms::command(&format!("report patch-health {tier} {version}")))
+    })
+}
+
+fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> Vec<Markup> {
+    let machines = address(
+        "/machines",
+        &[
+            ("tier", Some(tier.to_string())),
+            ("version", Some(version.to_string())),
+            ("kernel", Some(kernel.kernel.clone())),
+        ],
+    );
+    let running: u64 = kernel
+        .states
+        .iter()
+        .filter(|(state, _)| state.runs_patch() && !state.is_failure())
+        .map(|(_, machines)| machines)
+        .sum();
+    let parts = [
+        Part {
+            class: "good",
+            name: "applied",
+            count: running,
+        },
+        Part {
+            class: "bad",
+            name: "failed",
+            count: kernel.failed,
+        },
+        Part {
+            class: "wait",
+            name: "in another state",
+            count: kernel.machines.saturating_sub(running + kernel.failed),
+        },
+    ];
+    vec![
+        html! { code { (kernel.kernel) } },
+        html! { @match kernel.architecture { Some(arch) => (arch), None => span.quiet { "–" } } },
+        html! { a href=(machines) { (number(kernel.machines)) } },
+        html! { @if kernel.failed > 0 { span.tag.bad { (number(kernel.failed)) " failed" } } @else { "0" } },
+        html! {
+            @for (place, (state, machines)) in kernel.states.iter().enumerate() {
+                @if place > 0 { ", " } (number(*machines)) " " (state)
+            }
+        },
+        bar(&parts),
+    ]
+}
+
+/// One page of the payloads: those after `cursor`, a file name.
+pub(super) fn payloads(detail: &PatchDetail, catalog: &Catalog, cursor: Option<&str>) -> Markup {
+    let all = &detail.payloads;
+    let from = cursor
+        .and_then(|cursor| all.iter().position(|payload| payload.filename == cursor))
+        .map_or(0, |place| place + 1);
+    let shown = &all[from..all.len().min(from + PAYLOADS)];
+    let next = (from + shown.len() < all.len())
+        .then(|| shown.last())
+        .flatten();
+    let rows: Vec<Vec<Markup>> = shown
+        .iter()
+        .map(|payload| payload_row(payload, catalog))
+        .collect();
+    html! {
+        (table(
+            "Payloads by kernel and architecture",
+            &["Kernel", "Architecture", "Size", "Reached", "Mends", "Signature", "Added"],
+            &rows,
+            "None.",
+        ))
+        @if all.len() > PAYLOADS {
+            p.quiet { (from + 1) " to " (from + shown.len()) " of " (all.len()) "." }
+        }
+        (more(&path(detail.patch.version), &[], next.map(|payload| payload.filename.as_str())))
+    }
+}
+
+fn payload_row(payload: &PayloadEntry, catalog: &Catalog) -> Vec<Markup> {
+    let fixes = catalog
+        .by_filename(&payload.filename)
+        .map(|known| known.fixes.len());
+    vec![
+        html! {
+            code { (payload.kernel) }
+            @if let Some(why) = &payload.damaged { " " span.tag.bad { "damaged" } small { " " (why) } }
+        },
+        html! { (payload.architecture) },
+        html! { (bytes(payload.size)) },
+        html! { @match &payload.tier { Some(tier) => (tier), None => span.quiet { "no tier" } } },
+        html! { @match fixes { Some(fixes) => (fixes), None => span.quiet { "–" } } },
+        html! {
+            @match payload.signature {
+                SignatureState::Good => span.tag.good { "good" },
+                SignatureState::NotGood => span.tag.bad { "not good" },
+                SignatureState::NotChecked => span.tag.idle { "not checked" },
+            }
+            @if let Some(signer) = &payload.signer { small { " " (signer) } }
+            @if let Some(warning) = &payload.warning { small { " " (warning) } }
+        },
+        html! {
+            (time(Some(payload.added_at)))
+            small.quiet { " " (payload.source) @if !payload.added_by.is_empty() { " by " (payload.added_by) } }
+        },
+    ]
+}
