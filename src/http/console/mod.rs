@@ -12,11 +12,16 @@ mod error;
 mod forms;
 mod home;
 mod intake;
+mod jobs;
 mod live;
+mod machine;
+mod machine_acts;
 mod machines;
 mod page;
 mod patches;
+mod quarantine;
 mod rollouts;
+mod runs;
 mod session;
 mod tables;
 
