@@ -5,11 +5,11 @@ use super::forms::{button, command};
 use super::page::{ago, bytes, may_act, number, or_none, page, time};
 use super::session::Visitor;
 use super::tables::{facts, table};
-use super::{BASE, jobs, quarantine, runs};
+use super::{BASE, jobs, pending, quarantine, runs};
 use crate::rollout::{Catalog, Standing};
 use crate::service::{Core, audit, jobs as work, quarantine as held, sync};
 use crate::wire::admin::{
-    AuditEntry, AuditQuery, Limit, PageQuery, SyncFilter, SyncRun, SyncStatus,
+    AuditEntry, AuditQuery, Limit, PageQuery, SyncFilter, SyncRun, SyncState, SyncStatus,
 };
 use axum::Router;
 use axum::extract::State;
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/console/intake", get(intake))
         .merge(runs::routes())
+        .merge(pending::routes())
         .merge(quarantine::routes())
         .merge(jobs::routes())
 }
@@ -67,8 +68,8 @@ async fn intake(
         .collect();
     let content = html! {
         h1 { "Intake" }
-        @if let Some(pending) = &status.pending {
-            (runs::waits(pending, acts))
+        @if let Some(waiting) = &status.pending {
+            (pending::waits(waiting, acts))
         }
         h2 { "Sync" }
         (state(&status))
@@ -154,11 +155,18 @@ fn state(status: &SyncStatus) -> Markup {
         @if let Some(run) = &status.running {
             (runs::progress(run))
         }
-        @if let Some(error) = status.last.as_ref().and_then(|run| run.error.as_ref()) {
+        @if let Some(error) = failure(status) {
             p.problem data-alarm="the last run of sync did not come to its end" { "The last run did not come to its end: " (error) }
         }
         (facts(&known))
     }
+}
+
+/// Why the last run gave up, if it did. One that waits for a person is told of by what waits.
+fn failure(status: &SyncStatus) -> Option<&str> {
+    let last = status.last.as_ref()?;
+    let error = last.error.as_deref()?;
+    (last.state == SyncState::Failed).then_some(error)
 }
 
 /// The filters of intake in words.

@@ -19,6 +19,7 @@ mod machine_acts;
 mod machines;
 mod page;
 mod patches;
+mod pending;
 mod quarantine;
 mod rollouts;
 mod runs;
