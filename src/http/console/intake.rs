@@ -243,7 +243,7 @@ fn storage(catalog: &Catalog) -> Markup {
     html! {
         (facts(&[
             ("Patches", html! { a href=(BASE) { (number(patches.len() as u64)) } }),
-            ("Payloads", html! { (number(all.payloads)) }),
+            ("Payloads", html! { a href=(BASE) { (number(all.payloads)) } }),
             ("Size", html! { (bytes(all.bytes)) }),
             ("Damaged", damaged(all.damaged)),
         ]))

@@ -10,7 +10,7 @@ use super::tables::{facts, more};
 use crate::domain::{MachineId, Selector};
 use crate::service::{Core, ServiceError, explain, fleet};
 use crate::wire::admin::{
-    Explanation, HistoryEntry, HistoryKind, HistoryQuery, Limit, Machine, Page,
+    ExplainReason, Explanation, HistoryEntry, HistoryKind, HistoryQuery, Limit, Machine, Page,
 };
 use axum::Router;
 use axum::extract::{Path, Query, State};
@@ -157,15 +157,27 @@ fn reasons(why: &Explanation) -> Markup {
             ol {
                 @for reason in &why.reasons {
                     li {
-                        @if let Some(version) = reason.version {
-                            a href={ (BASE) "/patches/" (version) } { (version) } ": "
-                        }
-                        (reason.text) " " code.quiet { (reason.code) }
+                        (spoken(reason)) " " code.quiet { (reason.code) }
                     }
                 }
             }
         }
         (command(&format!("explain {}", why.machine_id)))
+    }
+}
+
+/// The words of a reason; the version they begin with leads to its patch.
+fn spoken(reason: &ExplainReason) -> Markup {
+    let version = reason.version.map(|version| version.to_string());
+    let rest = version
+        .as_deref()
+        .and_then(|version| reason.text.strip_prefix(version));
+    html! {
+        @match (version.as_deref(), rest) {
+            (Some(version), Some(rest)) => { a href={ (BASE) "/patches/" (version) } { (version) } (rest) },
+            (Some(version), None) => { (reason.text) " (patch " a href={ (BASE) "/patches/" (version) } { (version) } ")" },
+            (None, _) => (reason.text),
+        }
     }
 }
 
@@ -294,6 +306,25 @@ mod tests {
         assert!(
             text.contains("was answered <strong>up-to-date</strong>"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn a_reason_leads_to_its_patch_and_says_its_version_once() {
+        let reason = |text: &str| ExplainReason {
+            code: "held".to_owned(),
+            text: text.to_owned(),
+            version: Some("107.1".parse().unwrap()),
+        };
+        let text = spoken(&reason("107.1 is not offered: <b>")).into_string();
+        assert_eq!(
+            text,
+            r#"<a href="/console/patches/107.1">107.1</a> is not offered: &lt;b&gt;"#
+        );
+        let text = spoken(&reason("it has it")).into_string();
+        assert_eq!(
+            text,
+            r#"it has it (patch <a href="/console/patches/107.1">107.1</a>)"#
         );
     }
 
