@@ -180,7 +180,7 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
                 refresh_unknown_limit: read.duration("auth.oauth.jwks.refresh-unknown-kid-limit"),
                 refresh_unknown_max_wait: read
                     .duration("auth.oauth.jwks.refresh-unknown-kid-max-wait"),
-                                client_id: read.text("auth.oauth.client-id"),
+                client_id: read.text("auth.oauth.client-id"),
                 client_secret: read.secret("auth.oauth.client-secret"),
                 authorization_url: read.url("auth.oauth.authorization-url"),
                 token_url: read.url("auth.oauth.token-url"),

@@ -42,7 +42,7 @@ pub struct OAuth {
     pub refresh_unknown_limit: Duration,
     /// `auth.oauth.jwks.refresh-unknown-kid-max-wait`
     pub refresh_unknown_max_wait: Duration,
-        /// `auth.oauth.client-id` (ours): what the provider calls this server, for signing in at the console.
+    /// `auth.oauth.client-id` (ours): what the provider calls this server, for signing in at the console.
     pub client_id: String,
     /// `auth.oauth.client-secret` (ours): what it proves that with; empty: a public client.
     pub client_secret: Secret,
@@ -71,7 +71,7 @@ impl Default for OAuth {
             refresh_interval: Duration::from_hours(1),
             refresh_unknown: true,
             refresh_unknown_limit: Duration::from_mins(10),
-                        refresh_unknown_max_wait: Duration::from_mins(1),
+            refresh_unknown_max_wait: Duration::from_mins(1),
             client_id: String::new(),
             client_secret: Secret::default(),
             authorization_url: String::new(),
@@ -166,7 +166,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             );
         }
     }
-        for (key, value) in [
+    for (key, value) in [
         ("auth.oauth.authorization-url", &oauth.authorization_url),
         ("auth.oauth.token-url", &oauth.token_url),
     ] {

@@ -53,7 +53,9 @@ pub async fn of(
     version: PatchVersion,
     most: i64,
 ) -> Result<Vec<(String, Timestamp, u64)>, DbError> {
-    let rows = run.rows(&SELECT_ADOPTION, &[&version.code(), &most]).await?;
+    let rows = run
+        .rows(&SELECT_ADOPTION, &[&version.code(), &most])
+        .await?;
     Ok(rows
         .iter()
         .map(|row| (row.get(0), row.get(1), row.get::<_, i64>(2).unsigned_abs()))

@@ -186,7 +186,7 @@ async fn by_session(core: &Core, token: &Secret, source: String) -> Result<Calle
     // What the configuration gives and takes counts from the next start; what the database says counts at once.
     if configured(core, &session.subject).is_some() {
         session.role = Role::Admin;
-        } else if !live.in_database && !identity::is_vouched(core, &session.subject) {
+    } else if !live.in_database && !identity::is_vouched(core, &session.subject) {
         return Err(refused());
     }
     if live.stale {
@@ -339,7 +339,7 @@ pub async fn login(
     request: &LoginRequest,
     source: String,
 ) -> Result<LoginAnswer, ServiceError> {
-        let role = check_password(core, &request.user, &request.password, &source).await?;
+    let role = check_password(core, &request.user, &request.password, &source).await?;
     open_session(core, &request.user, role, source).await
 }
 
@@ -356,18 +356,18 @@ pub(super) async fn open_session(
     let new = NewSession {
         hash: token_hash(&token),
         id,
-                subject: user,
+        subject: user,
         role,
         source: &source,
         lifetime: auth.session_lifetime,
     };
     let actor = Actor {
-                name: user.to_owned(),
+        name: user.to_owned(),
         source: source.clone(),
     };
     let mut conn = core.db.conn().await?;
     let tx = conn.begin().await?;
-        rows::trim(&tx, user, auth.session_idle, MAX_SESSIONS - 1).await?;
+    rows::trim(&tx, user, auth.session_idle, MAX_SESSIONS - 1).await?;
     let session = rows::insert(&tx, &new).await?;
     record(
         &tx,

@@ -81,7 +81,7 @@ impl Provider {
     pub fn new(config: &OAuth) -> Result<Self, UpstreamError> {
         jws::install();
         let files = TlsFiles::authority("auth.oauth.ca", config.ca.as_deref());
-                let http = Http::with(&files, &config.proxy, PATIENCE, |client| {
+        let http = Http::with(&files, &config.proxy, PATIENCE, |client| {
             client.redirect(reqwest::redirect::Policy::none())
         })?
         .hiding(config.client_secret.expose());
@@ -93,7 +93,7 @@ impl Provider {
         })
     }
 
-        /// Checks a token for this server and gives what it says.
+    /// Checks a token for this server and gives what it says.
     pub async fn claims(&self, token: &str) -> Result<Claims, OidcError> {
         let claims = self.check(token, &self.config.audience).await?;
         Ok(self.read(&claims))
@@ -131,7 +131,7 @@ impl Provider {
                 header.alg
             )));
         }
-                let key = self.key(&header).await?;
+        let key = self.key(&header).await?;
         let mut validation = Validation::new(header.alg);
         validation.set_issuer(&[&self.config.issuer]);
         validation.set_audience(&[audience]);
@@ -139,7 +139,7 @@ impl Provider {
         validation.validate_nbf = true;
         let data = decode::<Map<String, Value>>(token, &key, &validation)
             .map_err(|error| refused(told(&error)))?;
-                Ok(data.claims)
+        Ok(data.claims)
     }
 
     fn read(&self, claims: &Map<String, Value>) -> Claims {

@@ -93,7 +93,8 @@ impl Provider {
             ("client_id", &config.client_id),
             ("code_verifier", journey.verifier.expose()),
         ];
-        let body = serde_urlencoded::to_string(form).map_err(|e| OidcError::Refused(e.to_string()))?;
+        let body =
+            serde_urlencoded::to_string(form).map_err(|e| OidcError::Refused(e.to_string()))?;
         let mut request = self
             .http()
             .client()
@@ -105,25 +106,35 @@ impl Provider {
             request = request.basic_auth(&config.client_id, Some(config.client_secret.expose()));
         }
         let away = |why: String| OidcError::Away(why);
-        let response = self.http().send(request).await.map_err(|e| away(e.to_string()))?;
+        let response = self
+            .http()
+            .send(request)
+            .await
+            .map_err(|e| away(e.to_string()))?;
         let status = response.status();
         if status.is_server_error() {
             return Err(away(format!("auth.oauth.token-url answers {status}")));
         }
         if !status.is_success() {
-            return Err(refused("the identity provider does not take the code; sign in again"));
+            return Err(refused(
+                "the identity provider does not take the code; sign in again",
+            ));
         }
-        let body = self.http().read(response, MAX_ANSWER).await.map_err(|error| {
-            away(match error {
-                ReadError::TooLong => "auth.oauth.token-url answers too much".to_owned(),
-                ReadError::Broke(why) => why.to_string(),
-            })
+        let body = self
+            .http()
+            .read(response, MAX_ANSWER)
+            .await
+            .map_err(|error| {
+                away(match error {
+                    ReadError::TooLong => "auth.oauth.token-url answers too much".to_owned(),
+                    ReadError::Broke(why) => why.to_string(),
+                })
+            })?;
+        let answer: Answer = serde_json::from_slice(&body)
+            .map_err(|_| refused("the identity provider's answer cannot be read"))?;
+        let token = answer.id_token.ok_or_else(|| {
+            refused("the identity provider gives no id_token; is the scope openid allowed?")
         })?;
-        let answer: Answer =
-            serde_json::from_slice(&body).map_err(|_| refused("the identity provider's answer cannot be read"))?;
-        let token = answer
-            .id_token
-            .ok_or_else(|| refused("the identity provider gives no id_token; is the scope openid allowed?"))?;
         self.signed_in(&token, &journey.nonce).await
     }
 }
@@ -136,8 +147,16 @@ mod tests {
     fn a_journey_is_kept_whole() {
         let journey = Journey::new([[1; 32], [2; 32], [3; 32]]);
         let back = Journey::read(&journey.text()).unwrap();
-        assert_eq!((back.state, back.nonce), (journey.state.clone(), journey.nonce.clone()));
-        for bad in ["", "a.b.c", &journey.text()[1..], &format!("{}.x", journey.text())] {
+        assert_eq!(
+            (back.state, back.nonce),
+            (journey.state.clone(), journey.nonce.clone())
+        );
+        for bad in [
+            "",
+            "a.b.c",
+            &journey.text()[1..],
+            &format!("{}.x", journey.text()),
+        ] {
             assert!(Journey::read(bad).is_none(), "{bad}");
         }
     }

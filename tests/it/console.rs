@@ -24,7 +24,9 @@ struct Got {
 async fn got(request: reqwest::RequestBuilder) -> Got {
     let answer = request.send().await.unwrap();
     let headers = answer.headers().clone();
-    let location = headers.get(LOCATION).map(|value| value.to_str().unwrap().to_owned());
+    let location = headers
+        .get(LOCATION)
+        .map(|value| value.to_str().unwrap().to_owned());
     Got {
         status: answer.status().as_u16(),
         location: location.unwrap_or_default(),
@@ -35,9 +37,22 @@ async fn got(request: reqwest::RequestBuilder) -> Got {
 
 impl<'s> Person<'s> {
     async fn sign_in(server: &'s TestServer, user: &str) -> Self {
-        let form = [("user", user), ("password", PASSWORD), ("next", "/console/machines")];
-        let answer = got(server.http.post(format!("{}/console/login", server.url)).form(&form)).await;
-        assert_eq!((answer.status, answer.location.as_str()), (303, "/console/machines"), "{}", answer.text);
+        let form = [
+            ("user", user),
+            ("password", PASSWORD),
+            ("next", "/console/machines"),
+        ];
+        let answer = got(server
+            .http
+            .post(format!("{}/console/login", server.url))
+            .form(&form))
+        .await;
+        assert_eq!(
+            (answer.status, answer.location.as_str()),
+            (303, "/console/machines"),
+            "{}",
+            answer.text
+        );
         let cookie = answer.headers[SET_COOKIE].to_str().unwrap();
         for word in ["HttpOnly", "SameSite=Lax", "Path=/console"] {
             assert!(cookie.contains(word), "{cookie}");
@@ -63,7 +78,13 @@ impl<'s> Person<'s> {
         let mut fields = fields.to_vec();
         fields.push(("proof", &proof));
         let url = format!("{}{path}", self.server.url);
-        got(self.server.http.post(url).header(COOKIE, &self.cookie).form(&fields)).await
+        got(self
+            .server
+            .http
+            .post(url)
+            .header(COOKIE, &self.cookie)
+            .form(&fields))
+        .await
     }
 }
 
@@ -71,7 +92,9 @@ impl<'s> Person<'s> {
 pub async fn add(server: &TestServer, name: &str, role: Role) {
     let hash = passwords::hash(&Secret::new(PASSWORD)).await.unwrap();
     let conn = server.core().db.conn().await.unwrap();
-    livepatch_onprem::db::admins::insert(&conn, name, &hash, role).await.unwrap();
+    livepatch_onprem::db::admins::insert(&conn, name, &hash, role)
+        .await
+        .unwrap();
 }
 
 /// Every page that needs nothing to be there.
@@ -90,17 +113,35 @@ async fn nobody_sees_a_page_without_signing_in() {
     for page in PAGES {
         let answer = got(server.http.get(format!("{}{page}", server.url))).await;
         assert_eq!(answer.status, 303, "{page}");
-        assert!(answer.location.starts_with("/console/login"), "{}", answer.location);
+        assert!(
+            answer.location.starts_with("/console/login"),
+            "{}",
+            answer.location
+        );
     }
     let root = got(server.http.get(format!("{}/", server.url))).await;
     assert_eq!((root.status, root.location.as_str()), (303, "/console"));
     let form = [("user", "admin"), ("password", "wrong")];
-    let wrong = got(server.http.post(format!("{}/console/login", server.url)).form(&form)).await;
+    let wrong = got(server
+        .http
+        .post(format!("{}/console/login", server.url))
+        .form(&form))
+    .await;
     assert_eq!(wrong.status, 401);
-    assert!(wrong.text.contains("name or password is wrong") && !wrong.headers.contains_key(SET_COOKIE));
+    assert!(
+        wrong.text.contains("name or password is wrong") && !wrong.headers.contains_key(SET_COOKIE)
+    );
     // Nobody is led elsewhere by a link to the page where one signs in.
-    let form = [("user", "admin"), ("password", PASSWORD), ("next", "//evil.example/console")];
-    let answer = got(server.http.post(format!("{}/console/login", server.url)).form(&form)).await;
+    let form = [
+        ("user", "admin"),
+        ("password", PASSWORD),
+        ("next", "//evil.example/console"),
+    ];
+    let answer = got(server
+        .http
+        .post(format!("{}/console/login", server.url))
+        .form(&form))
+    .await;
     assert_eq!((answer.status, answer.location.as_str()), (303, "/console"));
 }
 
@@ -113,23 +154,41 @@ async fn pages_keep_to_themselves() {
         let answer = admin.get(page).await;
         assert_eq!(answer.status, 200, "{page}: {}", answer.text);
         let policy = answer.headers["content-security-policy"].to_str().unwrap();
-        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(
+            policy.contains("default-src 'none'") && !policy.contains("unsafe"),
+            "{policy}"
+        );
         assert_eq!(answer.headers["cache-control"], "no-store");
         assert_eq!(answer.headers["x-frame-options"], "DENY");
         for inline in [" style=", "<style", " onclick=", "javascript:"] {
             assert!(!answer.text.contains(inline), "{page} holds {inline}");
         }
-        assert!(!answer.text.contains(&token), "{page} holds the session's token");
+        assert!(
+            !answer.text.contains(&token),
+            "{page} holds the session's token"
+        );
         // No request to anybody else: only links that somebody follows lead out.
         for part in answer.text.split("<script").skip(1) {
             assert!(part.starts_with(" src=\"/console/assets/"), "{part:.80}");
         }
     }
     let style = admin.get("/console").await;
-    let path = style.text.split("href=\"/console/assets/").nth(1).unwrap().split('"').next().unwrap();
+    let path = style
+        .text
+        .split("href=\"/console/assets/")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
     let style = admin.get(&format!("/console/assets/{path}")).await;
     assert_eq!(style.status, 200);
-    assert!(style.headers["cache-control"].to_str().unwrap().contains("immutable"));
+    assert!(
+        style.headers["cache-control"]
+            .to_str()
+            .unwrap()
+            .contains("immutable")
+    );
     assert_eq!(admin.get("/console/assets/nothing.css").await.status, 404);
 }
 
@@ -138,15 +197,33 @@ async fn a_form_from_elsewhere_does_nothing() {
     let server = TestServer::start().await;
     let admin = Person::sign_in(&server, "admin").await;
     let url = format!("{}/console/access/tokens/auth", server.url);
-    let fields = [("name", "evil"), ("tier", "stable"), ("labels", ""), ("proof", "")];
+    let fields = [
+        ("name", "evil"),
+        ("tier", "stable"),
+        ("labels", ""),
+        ("proof", ""),
+    ];
     let proof = admin.proof().await;
     let post = |fields: Vec<(&'static str, String)>| {
-        server.http.post(&url).header(COOKIE, &admin.cookie).form(&fields)
+        server
+            .http
+            .post(&url)
+            .header(COOKIE, &admin.cookie)
+            .form(&fields)
     };
     let with = |proof: &str| {
         fields
             .iter()
-            .map(|(name, value)| (*name, if *name == "proof" { proof.to_owned() } else { (*value).to_owned() }))
+            .map(|(name, value)| {
+                (
+                    *name,
+                    if *name == "proof" {
+                        proof.to_owned()
+                    } else {
+                        (*value).to_owned()
+                    },
+                )
+            })
             .collect::<Vec<_>>()
     };
     assert_eq!(got(post(with(""))).await.status, 403);
@@ -172,23 +249,45 @@ async fn roles_are_respected_in_what_is_shown_and_what_is_refused() {
     add(&server, "operator", Role::Operator).await;
     let viewer = Person::sign_in(&server, "viewer").await;
     let access = viewer.get("/console/access").await;
-    for hidden in ["Make an auth token", "Administrators", "Service tokens", "Revoke"] {
+    for hidden in [
+        "Make an auth token",
+        "Administrators",
+        "Service tokens",
+        "Revoke",
+    ] {
         assert!(!access.text.contains(hidden), "a viewer sees {hidden}");
     }
     let made = viewer
-        .post("/console/access/tokens/auth", &[("name", "x"), ("tier", "stable")])
+        .post(
+            "/console/access/tokens/auth",
+            &[("name", "x"), ("tier", "stable")],
+        )
         .await;
     assert_eq!(made.status, 403);
-    assert!(made.text.contains("this needs the role operator"), "{}", made.text);
+    assert!(
+        made.text.contains("this needs the role operator"),
+        "{}",
+        made.text
+    );
     let promoted = viewer
-        .post("/console/patches/107.1/promote", &[("tier", "stable"), ("reason", "")])
+        .post(
+            "/console/patches/107.1/promote",
+            &[("tier", "stable"), ("reason", "")],
+        )
         .await;
     assert_eq!(promoted.status, 403, "{}", promoted.text);
     let operator = Person::sign_in(&server, "operator").await;
     let access = operator.get("/console/access").await;
     assert!(access.text.contains("Make an auth token") && !access.text.contains("Administrators"));
     let added = operator
-        .post("/console/access/admins/add", &[("name", "x"), ("password", "another long password"), ("role", "admin")])
+        .post(
+            "/console/access/admins/add",
+            &[
+                ("name", "x"),
+                ("password", "another long password"),
+                ("role", "admin"),
+            ],
+        )
         .await;
     assert_eq!(added.status, 403);
     let patches = server.admin("GET", "patches/107.1", Value::Null).await;
@@ -207,7 +306,11 @@ async fn hostile_text_stays_text() {
     report["Client-Version"] = json!(EVIL);
     report["Status"][0]["Kernel"] = json!(EVIL);
     let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-    let answer = server.http.post(url).bearer_auth(&machine.token).json(&report);
+    let answer = server
+        .http
+        .post(url)
+        .bearer_auth(&machine.token)
+        .json(&report);
     assert_eq!(answer.send().await.unwrap().status(), 200);
     server
         .admin("POST", "patches/107.1/hold", json!({ "reason": EVIL }))
@@ -216,7 +319,10 @@ async fn hostile_text_stays_text() {
     let mut pages: Vec<String> = PAGES.map(str::to_owned).to_vec();
     pages.push("/console/patches/107.1".to_owned());
     pages.push(format!("/console/machines/{}", machine.id));
-    pages.push(format!("/console/machines?kernel={}", "%3Cscript%3Ealert(3)%3C%2Fscript%3E"));
+    pages.push(format!(
+        "/console/machines?kernel={}",
+        "%3Cscript%3Ealert(3)%3C%2Fscript%3E"
+    ));
     pages.push("/console/machines?selector=%3Cscript%3E".to_owned());
     pages.push("/console/audit?actor=%22%3E%3Cscript%3E".to_owned());
     pages.push("/console?done=%3Cscript%3E".to_owned());
@@ -237,39 +343,77 @@ async fn who_signs_out_is_out_and_access_is_managed() {
     let server = TestServer::start().await;
     let admin = Person::sign_in(&server, "admin").await;
     let added = admin
-        .post("/console/access/admins/add", &[("name", "anna"), ("password", PASSWORD), ("role", "viewer")])
+        .post(
+            "/console/access/admins/add",
+            &[("name", "anna"), ("password", PASSWORD), ("role", "viewer")],
+        )
         .await;
-    assert_eq!((added.status, added.location.as_str()), (303, "/console/access?done=added"), "{}", added.text);
+    assert_eq!(
+        (added.status, added.location.as_str()),
+        (303, "/console/access?done=added"),
+        "{}",
+        added.text
+    );
     let said = admin.get("/console/access?done=added").await;
     assert!(said.text.contains("The administrator is added."));
     let anna = Person::sign_in(&server, "anna").await;
     let changed = admin
-        .post("/console/access/admins", &[("name", "anna"), ("role", "operator")])
+        .post(
+            "/console/access/admins",
+            &[("name", "anna"), ("role", "operator")],
+        )
         .await;
     assert_eq!(changed.status, 303, "{}", changed.text);
-    assert!(anna.get("/console/access").await.text.contains("Make an auth token"));
-    let removed = admin.post("/console/access/admins/remove", &[("name", "anna")]).await;
+    assert!(
+        anna.get("/console/access")
+            .await
+            .text
+            .contains("Make an auth token")
+    );
+    let removed = admin
+        .post("/console/access/admins/remove", &[("name", "anna")])
+        .await;
     assert_eq!(removed.status, 303, "{}", removed.text);
     assert_eq!(anna.get("/console").await.status, 303);
 
     let made = admin
-        .post("/console/access/tokens/service", &[("name", "robot"), ("scopes", "read, patches:write")])
+        .post(
+            "/console/access/tokens/service",
+            &[("name", "robot"), ("scopes", "read, patches:write")],
+        )
         .await;
     assert!(made.text.contains("lpv_"), "{}", made.text);
     let wrong = admin
-        .post("/console/access/tokens/service", &[("name", "robot2"), ("scopes", "everything")])
+        .post(
+            "/console/access/tokens/service",
+            &[("name", "robot2"), ("scopes", "everything")],
+        )
         .await;
     assert_eq!(wrong.status, 400, "{}", wrong.text);
-    let asked = admin.get("/console/access/revoke?kind=service&name=robot").await;
-    assert!(asked.text.contains("cannot be undone") && asked.text.contains("admin token revoke robot"));
-    let revoked = admin.post("/console/access/revoke", &[("kind", "service"), ("name", "robot")]).await;
+    let asked = admin
+        .get("/console/access/revoke?kind=service&name=robot")
+        .await;
+    assert!(
+        asked.text.contains("cannot be undone") && asked.text.contains("admin token revoke robot")
+    );
+    let revoked = admin
+        .post(
+            "/console/access/revoke",
+            &[("kind", "service"), ("name", "robot")],
+        )
+        .await;
     assert_eq!(revoked.status, 303, "{}", revoked.text);
     let whole = admin.post("/console/audit/verify", &[]).await;
     assert!(whole.text.contains("It holds"), "{}", whole.text);
 
     let out = admin.post("/console/logout", &[]).await;
     assert_eq!((out.status, out.location.as_str()), (303, "/console/login"));
-    assert!(out.headers[SET_COOKIE].to_str().unwrap().contains("Max-Age=0"));
+    assert!(
+        out.headers[SET_COOKIE]
+            .to_str()
+            .unwrap()
+            .contains("Max-Age=0")
+    );
     assert_eq!(admin.get("/console").await.status, 303);
 }
 
@@ -279,7 +423,13 @@ async fn a_change_is_told_at_once() {
     let mut server = TestServer::with_two_patches().await;
     let admin = Person::sign_in(&server, "admin").await;
     let url = format!("{}/console/live", server.url);
-    let mut stream = server.http.get(&url).header(COOKIE, &admin.cookie).send().await.unwrap();
+    let mut stream = server
+        .http
+        .get(&url)
+        .header(COOKIE, &admin.cookie)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(stream.headers()["content-type"], "text/event-stream");
     let first = stream.chunk().await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&first).contains("connected"));

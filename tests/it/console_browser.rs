@@ -24,7 +24,11 @@ async fn machines(server: &TestServer, count: u32) -> Vec<Machine> {
 
 async fn policy(server: &TestServer, tier: &str, policy: Value) {
     server
-        .admin("PUT", &format!("policies/{tier}"), json!({ "policy": policy, "reason": "for the test" }))
+        .admin(
+            "PUT",
+            &format!("policies/{tier}"),
+            json!({ "policy": policy, "reason": "for the test" }),
+        )
         .await;
 }
 
@@ -40,8 +44,12 @@ async fn a_patch_is_promoted_held_and_blocked_with_a_preview_each() {
     browser.sees("Patches by tier").await;
     browser.press("107.1").await;
     browser.sees("LSN-0107-1").await;
-    browser.go("/console/patches/107.1/promote?tier=stable").await;
-    browser.sees("livepatch-admin patch promote 107.1 stable").await;
+    browser
+        .go("/console/patches/107.1/promote?tier=stable")
+        .await;
+    browser
+        .sees("livepatch-admin patch promote 107.1 stable")
+        .await;
     browser.fill("#reason", "seen in the browser").await;
     browser.press("Promote it").await;
     browser.sees("The patch is promoted.").await;
@@ -56,8 +64,15 @@ async fn a_patch_is_promoted_held_and_blocked_with_a_preview_each() {
     browser.press("Block").await;
     browser.press("Block it").await;
     browser.sees("The patch is blocked").await;
-    let audit = server.admin("GET", "audit?action=patch&limit=5", Value::Null).await;
-    let actions: Vec<&str> = audit["items"].as_array().unwrap().iter().map(|item| item["action"].as_str().unwrap()).collect();
+    let audit = server
+        .admin("GET", "audit?action=patch&limit=5", Value::Null)
+        .await;
+    let actions: Vec<&str> = audit["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["action"].as_str().unwrap())
+        .collect();
     assert_eq!(actions[..3], ["patch.block", "patch.resume", "patch.hold"]);
 }
 
@@ -71,7 +86,9 @@ async fn a_halt_is_seen_live() {
         "phases": ["100% for 1h"], "gate": { "machines": 4, "failure-rate": "20%", "window": "6h" }
     }))
     .await;
-    server.admin("POST", "patches/107.1/promote", json!({ "tier": "beta" })).await;
+    server
+        .admin("POST", "patches/107.1/promote", json!({ "tier": "beta" }))
+        .await;
     let browser = Browser::open(&server.url).await;
     browser.sign_in("admin", PASSWORD).await;
     browser.go("/console").await;
@@ -79,7 +96,9 @@ async fn a_halt_is_seen_live() {
     browser.sees_not("halted at").await;
     // A mark that a reload would wipe away.
     browser.script("window.mark = 1").await;
-    let upload = server.upload(&crate::support::kmod::real_bundle("108.1", "patched")).await;
+    let upload = server
+        .upload(&crate::support::kmod::real_bundle("108.1", "patched"))
+        .await;
     assert_eq!(upload["result"], "stored", "{upload}");
     browser.sees("108.1").await;
     crate::support::process::until("machines are offered the patch", async || {
@@ -94,15 +113,33 @@ async fn a_halt_is_seen_live() {
         let mut report = machine.report(None);
         report["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
         let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-        let answer = server.http.post(url).bearer_auth(&machine.token).json(&report).send().await.unwrap();
+        let answer = server
+            .http
+            .post(url)
+            .bearer_auth(&machine.token)
+            .json(&report)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
     }
     browser.sees("halted at").await;
-    browser.holds("the alarm is told to those who listen", "return document.getElementById('live').textContent.includes('halted')").await;
-    assert_eq!(browser.script("return window.mark").await, 1, "the page was loaded anew");
+    browser
+        .holds(
+            "the alarm is told to those who listen",
+            "return document.getElementById('live').textContent.includes('halted')",
+        )
+        .await;
+    assert_eq!(
+        browser.script("return window.mark").await,
+        1,
+        "the page was loaded anew"
+    );
     browser.go("/console/rollouts").await;
     browser.sees("halted").await;
-    let rollouts = server.admin("GET", "rollouts?version=108.1", Value::Null).await;
+    let rollouts = server
+        .admin("GET", "rollouts?version=108.1", Value::Null)
+        .await;
     let id = rollouts["items"][0]["id"].as_i64().unwrap();
     browser.go(&format!("/console/rollouts/{id}")).await;
     browser.sees("failed").await;
@@ -123,7 +160,9 @@ async fn a_viewer_sees_and_may_nothing() {
     for act in ["Hold", "Block", "Promote"] {
         assert!(!browser.offers(act).await, "a viewer is offered {act}");
     }
-    browser.go("/console/patches/107.1/promote?tier=stable").await;
+    browser
+        .go("/console/patches/107.1/promote?tier=stable")
+        .await;
     browser.sees("this needs the role operator").await;
 }
 
@@ -133,10 +172,19 @@ async fn a_second_person_approves() {
     let server = TestServer::with_two_patches().await;
     machines(&server, 2).await;
     add(&server, "second", Role::Operator).await;
-    policy(&server, "stable", json!({ "phases": ["100%"], "approval": true })).await;
-    server.admin("POST", "patches/107.1/promote", json!({ "tier": "stable" })).await;
+    policy(
+        &server,
+        "stable",
+        json!({ "phases": ["100%"], "approval": true }),
+    )
+    .await;
+    server
+        .admin("POST", "patches/107.1/promote", json!({ "tier": "stable" }))
+        .await;
     let found = async || {
-        let rollouts = server.admin("GET", "rollouts?version=107.1&tier=stable", Value::Null).await;
+        let rollouts = server
+            .admin("GET", "rollouts?version=107.1&tier=stable", Value::Null)
+            .await;
         rollouts["items"][0].clone()
     };
     crate::support::process::until("a rollout waits for approval", async || {
@@ -164,7 +212,11 @@ async fn machines_are_found_explained_and_moved() {
     let server = TestServer::with_two_patches().await;
     let machines = machines(&server, 3).await;
     server
-        .admin("PUT", &format!("machines/{}/labels", machines[0].id), json!({ "set": { "rack": "r1" } }))
+        .admin(
+            "PUT",
+            &format!("machines/{}/labels", machines[0].id),
+            json!({ "set": { "rack": "r1" } }),
+        )
         .await;
     let browser = Browser::open(&server.url).await;
     browser.sign_in("admin", PASSWORD).await;
@@ -173,9 +225,17 @@ async fn machines_are_found_explained_and_moved() {
     browser.sees_not(&machines[1].id).await;
     browser.press(&machines[0].id).await;
     browser.sees("107.1").await;
-    let explained = server.admin("GET", &format!("machines/{}/explain", machines[0].id), Value::Null).await;
+    let explained = server
+        .admin(
+            "GET",
+            &format!("machines/{}/explain", machines[0].id),
+            Value::Null,
+        )
+        .await;
     let reasons = explained["reasons"].as_array().unwrap();
-    browser.sees(reasons.last().unwrap()["text"].as_str().unwrap()).await;
+    browser
+        .sees(reasons.last().unwrap()["text"].as_str().unwrap())
+        .await;
     browser.go("/console/machines?selector=rack%3D%3D").await;
     browser.sees("selector").await;
 }
@@ -199,15 +259,22 @@ async fn the_keyboard_is_enough() {
     let tab_to = async |words: &str| {
         for _ in 0..80 {
             browser.keys(TAB).await;
-            let at = browser.script("return document.activeElement.textContent.trim()").await;
+            let at = browser
+                .script("return document.activeElement.textContent.trim()")
+                .await;
             if at == words {
                 return;
             }
         }
-        panic!("{words:?} is not reached by the keyboard:\n{}", browser.text().await);
+        panic!(
+            "{words:?} is not reached by the keyboard:\n{}",
+            browser.text().await
+        );
     };
     browser.find("body").await.send_keys(TAB).await.unwrap();
-    let first = browser.script("return document.activeElement.textContent.trim()").await;
+    let first = browser
+        .script("return document.activeElement.textContent.trim()")
+        .await;
     assert_eq!(first, "To the content");
     tab_to("107.1").await;
     browser.keys(ENTER).await;
@@ -230,19 +297,40 @@ async fn every_page_can_be_used_by_everybody() {
         "phases": ["50% for 4h", "100%"], "gate": { "machines": 2, "failure-rate": "20%", "window": "6h" }
     }))
     .await;
-    server.admin("POST", "patches/106.1/promote", json!({ "tier": "stable", "reason": "a month without trouble" })).await;
-    server.admin("POST", "patches/107.1/promote", json!({ "tier": "beta" })).await;
+    server
+        .admin(
+            "POST",
+            "patches/106.1/promote",
+            json!({ "tier": "stable", "reason": "a month without trouble" }),
+        )
+        .await;
+    server
+        .admin("POST", "patches/107.1/promote", json!({ "tier": "beta" }))
+        .await;
     for (n, machine) in machines.iter().enumerate() {
         let mut report = machine.report((n % 4 != 0).then_some("107.1"));
         if n % 4 == 0 {
             report["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
         }
         let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-        server.http.post(url).bearer_auth(&machine.token).json(&report).send().await.unwrap();
+        server
+            .http
+            .post(url)
+            .bearer_auth(&machine.token)
+            .json(&report)
+            .send()
+            .await
+            .unwrap();
     }
-    let found = async || server.admin("GET", "rollouts?version=107.1", Value::Null).await;
+    let found = async || {
+        server
+            .admin("GET", "rollouts?version=107.1", Value::Null)
+            .await
+    };
     crate::support::process::until("a rollout begins", async || {
-        found().await["items"].as_array().is_some_and(|items| !items.is_empty())
+        found().await["items"]
+            .as_array()
+            .is_some_and(|items| !items.is_empty())
     })
     .await;
     let id = found().await["items"][0]["id"].as_i64().unwrap();
@@ -254,7 +342,10 @@ async fn every_page_can_be_used_by_everybody() {
     let pages = [
         ("patches", "/console".to_owned()),
         ("patch", "/console/patches/107.1".to_owned()),
-        ("promote", "/console/patches/107.1/promote?tier=stable".to_owned()),
+        (
+            "promote",
+            "/console/patches/107.1/promote?tier=stable".to_owned(),
+        ),
         ("rollouts", "/console/rollouts".to_owned()),
         ("rollout", format!("/console/rollouts/{id}")),
         ("machines", "/console/machines".to_owned()),

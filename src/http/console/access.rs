@@ -130,7 +130,10 @@ fn standing(revoked: Option<Timestamp>, until: Option<Timestamp>) -> Markup {
 
 /// The way to revoke a token that lives.
 fn revoke(kind: &str, name: &str, revoked: Option<Timestamp>) -> Markup {
-    let query = [("kind", Some(kind.to_owned())), ("name", Some(name.to_owned()))];
+    let query = [
+        ("kind", Some(kind.to_owned())),
+        ("name", Some(name.to_owned())),
+    ];
     html! {
         @if revoked.is_none() {
             a.button.plain href=(address("/access/revoke", &query)) { "Revoke" }
@@ -194,7 +197,11 @@ async fn machines(core: &Core, visitor: &Visitor, tiers: &[Tier]) -> Result<Mark
         .items
         .iter()
         .map(|token| {
-            let labels: Vec<String> = token.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let labels: Vec<String> = token
+                .labels
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
             vec![
                 html! { (token.name) },
                 html! { (token.tier) },

@@ -34,7 +34,8 @@ struct Wanted {
 
 /// A field that is left empty asks for nothing.
 fn asked(text: Option<String>) -> Option<String> {
-    text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+    text.map(|text| text.trim().to_owned())
+        .filter(|text| !text.is_empty())
 }
 
 async fn list(
@@ -56,7 +57,10 @@ async fn list(
         ("target", query.target.clone()),
     ];
     let mut same = "audit list".to_owned();
-    for (name, value) in kept.iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+    for (name, value) in kept
+        .iter()
+        .filter_map(|(name, value)| Some((name, value.as_ref()?)))
+    {
         let _ = write!(same, " --{name} {}", word(value));
     }
     let rows: Vec<Vec<Markup>> = found.items.iter().map(row).collect();

@@ -35,6 +35,15 @@ const SAID: &[(&str, &str)] = &[
     ("dropped", "The payload is dropped."),
     ("begun", "The job has begun."),
     ("unchanged", "Nothing had to be changed."),
+    ("machine-moved", "The machine is moved."),
+    (
+        "machine-revoked",
+        "The machine's tokens are refused from now on.",
+    ),
+    (
+        "already-there",
+        "The same content was here already; the file is out of quarantine.",
+    ),
 ];
 
 /// The sentence of a word.

@@ -23,7 +23,10 @@ use uuid::Uuid;
 pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/console/access/sessions/end", post(end_session))
-        .route("/console/access/admins", get(administrator).post(change_role))
+        .route(
+            "/console/access/admins",
+            get(administrator).post(change_role),
+        )
         .route("/console/access/admins/add", post(add_admin))
         .route("/console/access/admins/remove", post(remove_admin))
         .route("/console/access/tokens/service", post(make_service_token))
@@ -131,7 +134,13 @@ async fn remove_admin(
 }
 
 /// A token that was just made; it is shown on this page and never again.
-fn shown_once(visitor: &Visitor, title: &str, token: &Secret, use_it: &str, same: &str) -> Response {
+fn shown_once(
+    visitor: &Visitor,
+    title: &str,
+    token: &Secret,
+    use_it: &str,
+    same: &str,
+) -> Response {
     let content = html! {
         h1 { (title) }
         p.notice { "It is shown only now, and kept only as a hash." }
@@ -162,7 +171,10 @@ async fn make_service_token(
         .map(str::parse)
         .collect::<Result<_, _>>()
         .map_err(invalid)?;
-    let words: Vec<String> = scopes.iter().map(|scope| format!(" --scope {scope}")).collect();
+    let words: Vec<String> = scopes
+        .iter()
+        .map(|scope| format!(" --scope {scope}"))
+        .collect();
     let request = ServiceTokenCreate {
         name: form.name.trim().to_owned(),
         scopes,
@@ -172,7 +184,13 @@ async fn make_service_token(
     let created = service_tokens::create(&core, &visitor.caller, request).await?;
     let same = format!("admin token add {}{}", word(&created.name), words.concat());
     let use_it = "A program sends it as `Authorization: Bearer`; livepatch-admin takes it from LIVEPATCH_ADMIN_TOKEN.";
-    Ok(shown_once(&visitor, "Service token", &created.token, use_it, &same))
+    Ok(shown_once(
+        &visitor,
+        "Service token",
+        &created.token,
+        use_it,
+        &same,
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -190,11 +208,19 @@ async fn make_auth_token(
     visitor.require(Role::Operator)?;
     let mut labels = Labels::default();
     let mut words = String::new();
-    for pair in form.labels.split(',').map(str::trim).filter(|pair| !pair.is_empty()) {
+    for pair in form
+        .labels
+        .split(',')
+        .map(str::trim)
+        .filter(|pair| !pair.is_empty())
+    {
         let (key, value) = pair
             .split_once('=')
             .ok_or_else(|| invalid(format!("{pair:?} is not a label; expected KEY=VALUE")))?;
-        labels.insert(key.parse().map_err(invalid)?, value.parse().map_err(invalid)?);
+        labels.insert(
+            key.parse().map_err(invalid)?,
+            value.parse().map_err(invalid)?,
+        );
         words.push_str(&format!(" --label {}", word(pair)));
     }
     let request = AuthTokenCreate {
@@ -207,7 +233,13 @@ async fn make_auth_token(
     let created = auth_tokens::create(&core, &visitor.caller.actor(), request).await?;
     let same = format!("auth-token {} {}{words}", word(&created.name), created.tier);
     let use_it = "On each machine: `canonical-livepatch enable TOKEN`, after its `remote-server` was set to this server.";
-    Ok(shown_once(&visitor, "Auth token", &created.token, use_it, &same))
+    Ok(shown_once(
+        &visitor,
+        "Auth token",
+        &created.token,
+        use_it,
+        &same,
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -231,7 +263,13 @@ async fn make_sync_token(
     let created = sync_tokens::create(&core, &visitor.caller.actor(), request).await?;
     let same = format!("sync-tokens add {tier} {}", word(&created.name));
     let use_it = "The other server takes it as patch-sync.token.";
-    Ok(shown_once(&visitor, "Sync token", &created.token, use_it, &same))
+    Ok(shown_once(
+        &visitor,
+        "Sync token",
+        &created.token,
+        use_it,
+        &same,
+    ))
 }
 
 #[derive(Debug, Deserialize)]

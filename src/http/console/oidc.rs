@@ -35,7 +35,9 @@ fn callback(core: &Core, uri: &Uri, headers: &HeaderMap) -> Result<String, Servi
         .or_else(|| headers.get(HOST)?.to_str().ok())
         .filter(|host| !host.is_empty() && host.len() < 256 && host.chars().all(plain))
         .ok_or_else(|| ServiceError::Invalid("the request names no host".to_owned()))?;
-    let forwarded = headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
+    let forwarded = headers
+        .get("x-forwarded-proto")
+        .is_some_and(|proto| proto == "https");
     let scheme = if core.config.server.tls.is_some() || forwarded {
         "https"
     } else {
@@ -63,7 +65,9 @@ async fn set_out(
 ) -> Result<Response, PageError> {
     let redirect = callback(&core, &uri, &headers)?;
     let (url, journey) = identity::set_out(&core, &redirect)?.ok_or_else(|| {
-        ServiceError::Invalid("nobody signs in at an identity provider here; see auth.oauth.client-id".to_owned())
+        ServiceError::Invalid(
+            "nobody signs in at an identity provider here; see auth.oauth.client-id".to_owned(),
+        )
     })?;
     let cookie = way(&core, &journey.text(), PATIENCE);
     Ok(([(SET_COOKIE, cookie)], Redirect::to(&url)).into_response())
@@ -95,14 +99,23 @@ async fn arrive(
     headers: HeaderMap,
 ) -> Result<Response, PageError> {
     let refused = |why: &str| PageError::from(ServiceError::Unauthorized(why.to_owned()));
-    let journey = journey(&headers)
-        .ok_or_else(|| refused("this browser did not set out to sign in, or too long ago; begin again"))?;
+    let journey = journey(&headers).ok_or_else(|| {
+        refused("this browser did not set out to sign in, or too long ago; begin again")
+    })?;
     if arrival.state.as_deref() != Some(journey.state.as_str()) {
-        return Err(refused("this is not the answer to the sign-in that was begun; begin again"));
+        return Err(refused(
+            "this is not the answer to the sign-in that was begun; begin again",
+        ));
     }
     if let Some(error) = arrival.error {
-        let error: String = error.chars().filter(char::is_ascii_graphic).take(60).collect();
-        return Err(refused(&format!("the identity provider says {error:?}; begin again")));
+        let error: String = error
+            .chars()
+            .filter(char::is_ascii_graphic)
+            .take(60)
+            .collect();
+        return Err(refused(&format!(
+            "the identity provider says {error:?}; begin again"
+        )));
     }
     let code = arrival
         .code

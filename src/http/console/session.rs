@@ -32,7 +32,7 @@ const MAX_FORM: usize = 64 << 10;
 pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new()
         .route("/console/login", get(sign_in).post(signed_in))
-                .route("/console/logout", post(sign_out))
+        .route("/console/logout", post(sign_out))
         .merge(super::oidc::routes())
 }
 

@@ -149,13 +149,16 @@ impl Browser {
 
     /// Whether a button or link has this text.
     pub async fn offers(&self, text: &str) -> bool {
-        let path = format!("//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']");
+        let path =
+            format!("//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']");
         self.client.find(Locator::XPath(&path)).await.is_ok()
     }
 
     /// All that can be read.
     pub async fn text(&self) -> String {
-        let read = self.script("return document.body ? document.body.innerText : ''").await;
+        let read = self
+            .script("return document.body ? document.body.innerText : ''")
+            .await;
         read.as_str().unwrap_or_default().to_owned()
     }
 
@@ -167,7 +170,10 @@ impl Browser {
             if text.contains(words) {
                 return;
             }
-            assert!(started.elapsed() < PATIENCE, "{words:?} does not come:\n{text}");
+            assert!(
+                started.elapsed() < PATIENCE,
+                "{words:?} does not come:\n{text}"
+            );
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
@@ -175,7 +181,10 @@ impl Browser {
     /// Fails if this can be read.
     pub async fn sees_not(&self, words: &str) {
         let text = self.text().await;
-        assert!(!text.contains(words), "{words:?} should not be there:\n{text}");
+        assert!(
+            !text.contains(words),
+            "{words:?} should not be there:\n{text}"
+        );
     }
 
     /// Runs a script in the page.
@@ -185,7 +194,10 @@ impl Browser {
 
     /// Waits until a script says yes.
     pub async fn holds(&self, what: &str, script: &str) {
-        until(what, async || self.script(script).await == Value::Bool(true)).await;
+        until(what, async || {
+            self.script(script).await == Value::Bool(true)
+        })
+        .await;
     }
 
     /// Types keys to whatever has the focus.
@@ -204,9 +216,14 @@ impl Browser {
     pub async fn picture(&self, name: &str, scheme: &str, width: u32) {
         self.prefer(scheme).await;
         self.client.set_window_size(width, 1000).await.unwrap();
-        let height = self.script("return document.documentElement.scrollHeight").await;
+        let height = self
+            .script("return document.documentElement.scrollHeight")
+            .await;
         let height = height.as_u64().unwrap().clamp(600, 4000) as u32;
-        self.client.set_window_size(width, height + 140).await.unwrap();
+        self.client
+            .set_window_size(width, height + 140)
+            .await
+            .unwrap();
         let picture = self.client.screenshot().await.unwrap();
         let file = pictures().join(format!("{name}-{scheme}-{width}.png"));
         std::fs::write(file, picture).unwrap();
@@ -214,7 +231,10 @@ impl Browser {
         let out = self
             .script("return document.documentElement.scrollWidth - document.documentElement.clientWidth")
             .await;
-        assert!(out.as_i64().unwrap() <= 0, "{name} at {width}: {out} pixels stick out");
+        assert!(
+            out.as_i64().unwrap() <= 0,
+            "{name} at {width}: {out} pixels stick out"
+        );
     }
 
     /// Prefers a light or dark scheme from now on, by the driver's way to the browser itself.
@@ -233,13 +253,20 @@ impl Browser {
         let body = json!({ "cmd": command, "params": parameters });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = http.post(url).json(&body).send().await.unwrap();
-        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap());
+        assert!(
+            answer.status().is_success(),
+            "{}",
+            answer.text().await.unwrap()
+        );
     }
 
     /// Looks for what hinders people, with axe-core; what is serious fails.
     pub async fn is_accessible(&self, name: &str) {
         let axe = std::fs::read_to_string(axe()).unwrap();
-        self.client.execute(&format!("{axe};window.axe = axe;"), Vec::new()).await.unwrap();
+        self.client
+            .execute(&format!("{axe};window.axe = axe;"), Vec::new())
+            .await
+            .unwrap();
         let found = self
             .client
             .execute_async(
@@ -263,6 +290,10 @@ impl Browser {
 fn axe() -> PathBuf {
     let tools = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools");
     let found = tools.join("axe.min.js");
-    assert!(found.is_file(), "{} is not there; `make test-console` installs it", found.display());
+    assert!(
+        found.is_file(),
+        "{} is not there; `make test-console` installs it",
+        found.display()
+    );
     found
 }
