@@ -134,7 +134,8 @@ fn stands(patch: &Patch, rollouts: &[RolloutEntry]) -> Markup {
             div.problem data-alarm=[alarm] {
                 @for rollout in halted {
                     p {
-                        strong { "Halted in " (rollout.tier) ". " } (rollout.reason) " "
+                        strong { "Halted in " (rollout.tier) ": " }
+                        (rollout.reason.strip_prefix("halted: ").unwrap_or(&rollout.reason)) ". "
                         a href={ (BASE) "/rollouts/" (rollout.id) } { "To the rollout" }
                     }
                 }
@@ -147,8 +148,8 @@ fn stands(patch: &Patch, rollouts: &[RolloutEntry]) -> Markup {
         }
         @if patch.damaged > 0 {
             p.problem {
-                strong { (number(patch.damaged)) " of its payloads are damaged" }
-                " and are not offered until they are there again; see the payloads below."
+                strong { "Damaged payloads: " (number(patch.damaged)) ". " }
+                "What is damaged is not offered until it is there again; see the payloads below."
             }
         }
     }
@@ -191,13 +192,20 @@ fn head(detail: &PatchDetail, catalog: &Catalog) -> Markup {
                 summary { "What it mends: " (number(fixes.len() as u64)) }
                 ul {
                     @for (name, description) in fixes.iter().take(FIXES) {
-                        li { (name) @if !description.is_empty() { span.quiet { " " (description) } } }
+                        li { (name) @if !description.is_empty() { span.quiet { " " (short(description)) } } }
                     }
                 }
                 @if fixes.len() > FIXES { p.quiet { "And " (fixes.len() - FIXES) " more." } }
             }
         }
     }
+}
+
+/// So much of a description as fits on a line.
+fn short(text: &str) -> &str {
+    text.char_indices()
+        .nth(120)
+        .map_or(text, |(end, _)| &text[..end])
 }
 
 /// Tiers after the last one that the whole patch has reached.
@@ -451,6 +459,12 @@ mod tests {
         });
         let shown = promotions(&patch).into_string();
         assert!(shown.contains("&lt;script&gt;") && !shown.contains("<script>"));
+    }
+
+    #[test]
+    fn long_descriptions_are_cut_between_letters() {
+        assert_eq!(short("a use after free"), "a use after free");
+        assert_eq!(short(&"ü".repeat(500)), "ü".repeat(120));
     }
 
     #[test]

@@ -211,18 +211,18 @@ async fn detail(
             h2 { "Gate" }
             (limits(gate))
         }
+        h2 { "By kernel" }
+        (by_kernel(&rollout.tier, &found))
         @if let Some(forecast) = &found.forecast {
             h2 { "If all goes well" }
             (ahead("Phases still to open", forecast, &rollout.zone))
         }
+        h2 { "Timeline" }
+        (timeline(&found.events))
         @if is_stopped(rollout) {
             h2 { "Whom it has reached" }
             (embedded(&core, rollout).await?)
         }
-        h2 { "By kernel" }
-        (by_kernel(&rollout.tier, &found))
-        h2 { "Timeline" }
-        (timeline(&found.events))
         (forms::command(&format!("rollout show {}", rollout.id)))
     };
     Ok(page(&visitor, &title, "/rollouts", content))
@@ -230,23 +230,29 @@ async fn detail(
 
 /// How it stands and why, in words.
 fn stands(rollout: &RolloutEntry) -> Markup {
-    let why = html! { @if !rollout.reason.is_empty() { " " (rollout.reason) } };
+    let version = rollout.version;
+    // The engine begins the reason of a halt with the word that stands here in bold.
+    let why = rollout.reason.strip_prefix("halted: ");
+    let why = why.unwrap_or(&rollout.reason).trim_end_matches('.');
+    let lead = |word: &str| {
+        html! { strong { (word) } @if !why.is_empty() { ": " (why) } ". " }
+    };
     html! {
         @match rollout.state.as_str() {
             "halted" => {
                 p.problem data-alarm={ "rollout " (rollout.id) " is halted" } {
-                    strong { "Halted." } (why) " Nobody is offered " (rollout.version) " anew, in any tier, until a person decides."
+                    (lead("Halted")) "Nobody is offered " (version) " anew, in any tier, until a person decides."
                 }
             }
             "awaiting-approval" => {
-                p.notice { strong { "Awaits approval." } (why) " It was asked for by " (rollout.requested_by) "; somebody else must approve it." }
+                p.notice { (lead("Awaits approval")) "It was asked for by " (rollout.requested_by) "; somebody else must approve it." }
             }
-            "paused" => { p.notice { strong { "Paused." } (why) " Nobody is let in until it is resumed." } }
-            "aborted" => { p.notice { strong { "Given up." } (why) } }
-            "done" => { p { strong { "Done." } (why) " Every machine is let in." } }
+            "paused" => { p.notice { (lead("Paused")) "Nobody is let in until it is resumed." } }
+            "aborted" => { p.notice { (lead("Given up")) } }
+            "done" => { p { (lead("Done")) "Every machine is let in." } }
             "running" => {
                 p {
-                    strong { "Running." } (why) " "
+                    (lead("Running"))
                     @match rollout.opening.as_str() {
                         "open" => "Machines are let in now.",
                         "frozen" => "A freeze lets nobody in.",
@@ -256,7 +262,7 @@ fn stands(rollout: &RolloutEntry) -> Markup {
                     @if rollout.opens_at.is_some() { " It opens " (zoned(&rollout.zone, rollout.opens_at)) "." }
                 }
             }
-            other => { p { strong { (other) "." } (why) } }
+            other => { p { (lead(other)) } }
         }
     }
 }
@@ -428,7 +434,7 @@ pub(super) mod tests {
             ended_at: None,
             requested_by: "ann".to_owned(),
             approved_by: None,
-            reason: "3 of 50 <b>failed</b>".to_owned(),
+            reason: "halted: 3 of 50 <b>failed</b>".to_owned(),
         }
     }
 
@@ -436,7 +442,7 @@ pub(super) mod tests {
     fn a_halt_is_announced_with_its_reason() {
         let shown = stands(&entry("halted")).into_string();
         assert!(shown.contains("data-alarm=\"rollout 7 is halted\""));
-        assert!(shown.contains("3 of 50 &lt;b&gt;failed&lt;/b&gt;"));
+        assert!(shown.contains("</strong>: 3 of 50 &lt;b&gt;failed&lt;/b&gt;. Nobody"));
         assert!(
             !stands(&entry("running"))
                 .into_string()
