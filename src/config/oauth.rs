@@ -170,7 +170,7 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         ("auth.oauth.authorization-url", &oauth.authorization_url),
         ("auth.oauth.token-url", &oauth.token_url),
     ] {
-        if value.is_empty() == !oauth.client_id.is_empty() {
+        if value.is_empty() != oauth.client_id.is_empty() {
             checker.wrong(
                 key,
                 "auth.oauth.client-id, authorization-url and token-url go together: people sign in at the console with all of them, or not at all",

@@ -11,8 +11,16 @@
   const disturbed = () => {
     const active = document.activeElement;
     if (active && main.contains(active) && /^(INPUT|SELECT|TEXTAREA)$/.test(active.tagName)) return true;
-    for (const field of main.querySelectorAll('input:not([type=hidden]), select, textarea')) {
-      if (field.value !== (field.defaultValue ?? field.value) && field.tagName !== 'SELECT') return true;
+    for (const field of main.querySelectorAll('input, select, textarea')) {
+      if (field.type === 'hidden') continue;
+      if (field.tagName === 'SELECT') {
+        const first = [...field.options].find((option) => option.defaultSelected) ?? field.options[0];
+        if (first && !first.selected) return true;
+      } else if (field.type === 'checkbox' || field.type === 'radio') {
+        if (field.checked !== field.defaultChecked) return true;
+      } else if (field.value !== field.defaultValue) {
+        return true;
+      }
     }
     return main.querySelector('details[open], dialog[open]') !== null;
   };

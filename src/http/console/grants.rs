@@ -17,6 +17,8 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::html;
 use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -206,7 +208,7 @@ async fn make_auth_token(
     Posted { visitor, form }: Posted<NewAuthToken>,
 ) -> Result<Response, PageError> {
     visitor.require(Role::Operator)?;
-    let mut labels = Labels::default();
+    let mut labels = BTreeMap::new();
     let mut words = String::new();
     for pair in form
         .labels
@@ -221,13 +223,13 @@ async fn make_auth_token(
             key.parse().map_err(invalid)?,
             value.parse().map_err(invalid)?,
         );
-        words.push_str(&format!(" --label {}", word(pair)));
+        let _ = write!(words, " --label {}", word(pair));
     }
     let request = AuthTokenCreate {
         name: form.name.trim().to_owned(),
         tier: form.tier.parse().map_err(invalid)?,
         valid_until: None,
-        labels,
+        labels: Labels::try_from(labels).map_err(invalid)?,
         format: TokenFormat::default(),
     };
     let created = auth_tokens::create(&core, &visitor.caller.actor(), request).await?;

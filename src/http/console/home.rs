@@ -9,10 +9,10 @@ use super::{BASE, forms};
 use crate::domain::{MachineState, PatchVersion, TierName};
 use crate::service::census::{self, Census};
 use crate::service::rollouts::show;
-use crate::service::{Core, coverage, health, patches, sync, tiers};
+use crate::service::{Core, coverage, health, patches, sync};
 use crate::wire::admin::{
     BlockKind, Coverage, CoverageQuery, Limit, PageQuery, Patch, RolloutEntry, RolloutQuery,
-    SyncStatus, Tier, WireScope,
+    SyncStatus, WireScope,
 };
 use axum::Router;
 use axum::extract::{Query, State};
@@ -29,6 +29,32 @@ const ROWS: u32 = 25;
 
 pub(super) fn routes() -> Router<Arc<Core>> {
     Router::new().route("/console", get(home))
+}
+
+/// A tier, with the machines that were counted in it.
+#[derive(Debug)]
+struct Column {
+    id: i32,
+    name: TierName,
+    machines: u64,
+}
+
+fn columns(core: &Core, census: &Census) -> Vec<Column> {
+    let snapshot = core.snapshots.get_full();
+    let machines = |id: i32| {
+        let rows = census.rows.iter().filter(|row| row.tier_id == id);
+        rows.map(|row| row.machines).sum()
+    };
+    snapshot
+        .catalog
+        .tiers()
+        .iter()
+        .map(|tier| Column {
+            id: tier.id,
+            name: tier.name.clone(),
+            machines: machines(tier.id),
+        })
+        .collect()
 }
 
 /// Machines of a tier that speak of a patch.
@@ -143,21 +169,25 @@ async fn home(
         cursor: query.cursor,
         limit: Some(Limit::try_from(ROWS).unwrap_or_default()),
     };
-    let found = patches::list(&core, &wanted).await?;
-    let columns = tiers::list(&core).await?;
     let every = RolloutQuery {
         all: true,
         ..RolloutQuery::default()
     };
-    let rollouts = show::list(&core, &every).await?;
-    let census = census::current(&core).await?;
-    let covered = coverage::by(&core, &CoverageQuery::default()).await?;
-    let sync = sync::status(&core).await?;
-    let (well, _) = health::status(&core).await;
+    let nothing = CoverageQuery::default();
+    // None of these waits for another.
+    let (found, rollouts, census, covered, sync, (well, _)) = tokio::try_join!(
+        patches::list(&core, &wanted),
+        show::list(&core, &every),
+        census::current(&core),
+        coverage::by(&core, &nothing),
+        sync::status(&core),
+        async { Ok(health::status(&core).await) },
+    )?;
+    let columns = columns(&core, &census);
     let content = html! {
         h1 { "Patches by tier" }
         (cards(&covered, &rollouts, &sync, well))
-        (matrix(&core, &found.items, &columns, &rollouts, &census))
+        (matrix(&found.items, &columns, &rollouts, &census))
         (super::tables::more("", &[], found.next_cursor.as_deref()))
     };
     Ok(page(&visitor, "Patches by tier", "", content))
@@ -219,9 +249,8 @@ fn cards(covered: &Coverage, rollouts: &[RolloutEntry], sync: &SyncStatus, well:
 }
 
 fn matrix(
-    core: &Core,
     rows: &[Patch],
-    columns: &[Tier],
+    columns: &[Column],
     rollouts: &[RolloutEntry],
     census: &Census,
 ) -> Markup {
@@ -233,15 +262,6 @@ fn matrix(
     }
     let speaking = speaking(census);
     let states = by_state(census);
-    let snapshot = core.snapshots.get_full();
-    let id = |name: &TierName| {
-        let tiers = snapshot.catalog.tiers();
-        tiers
-            .iter()
-            .find(|tier| tier.name == *name)
-            .map(|tier| tier.id)
-    };
-    let ids: Vec<Option<i32>> = columns.iter().map(|tier| id(&tier.name)).collect();
     html! {
         ul.legend aria-hidden="true" {
             @for (class, name) in [("good", "applied"), ("bad", "failed"), ("wait", "offered"), ("idle", "other"), ("lost", "silent")] {
@@ -254,13 +274,13 @@ fn matrix(
                 thead {
                     tr {
                         th scope="col" { "Patch" }
-                        @for (tier, id) in columns.iter().zip(&ids) {
+                        @for tier in columns {
                             th scope="col" {
                                 (tier.name) " "
                                 a href=(address("/machines", &[("tier", Some(tier.name.to_string()))])) {
                                     (number(tier.machines)) " machines"
                                 }
-                                @if let Some(parts) = id.and_then(|id| states.get(&id)) {
+                                @if let Some(parts) = states.get(&tier.id) {
                                     (bar(parts))
                                 }
                             }
@@ -277,10 +297,10 @@ fn matrix(
                                     @if patch.damaged > 0 { " · " (patch.damaged) " damaged" }
                                 }
                             }
-                            @for (position, (tier, id)) in columns.iter().zip(&ids).enumerate() {
+                            @for (position, tier) in columns.iter().enumerate() {
                                 td {
                                     (cell(patch, tier, columns, position, rollouts))
-                                    @if let Some(counts) = id.and_then(|id| speaking.get(&(patch.version, id))) {
+                                    @if let Some(counts) = speaking.get(&(patch.version, tier.id)) {
                                         (counted(patch.version, &tier.name, *counts))
                                     }
                                 }
@@ -334,8 +354,8 @@ pub(super) fn stopped(patch: &Patch) -> Option<BlockKind> {
 /// How a patch stands in a tier, as a word with its meaning in colour too.
 fn cell(
     patch: &Patch,
-    tier: &Tier,
-    columns: &[Tier],
+    tier: &Column,
+    columns: &[Column],
     position: usize,
     rollouts: &[RolloutEntry],
 ) -> Markup {

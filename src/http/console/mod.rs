@@ -36,8 +36,7 @@ mod tables;
 
 use crate::service::Core;
 use axum::Router;
-use axum::response::Redirect;
-use axum::routing::get;
+
 use std::sync::Arc;
 
 /// Where the console is.
@@ -56,7 +55,6 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .merge(audit::routes())
         .layer(axum::middleware::map_response(page::protect));
     Router::new()
-        .route("/", get(|| async { Redirect::to(BASE) }))
         .merge(assets::routes())
         .merge(live::routes())
         .merge(pages)

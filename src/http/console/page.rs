@@ -4,12 +4,13 @@ use super::BASE;
 use super::assets::{SCRIPT, STYLE};
 use super::session::Visitor;
 use crate::domain::Role;
+use crate::http::error::AsIs;
 use axum::http::HeaderValue;
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
-use axum::response::{Html, Response};
+use axum::response::{Html, IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
 use maud::{DOCTYPE, Markup, html};
 
@@ -18,7 +19,10 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// Puts the headers on that every page has.
-pub(super) async fn protect(mut response: Response) -> Response {
+pub(super) async fn protect(response: Response) -> Response {
+    let mut response = readable(response);
+    // What is said to people is not for programs.
+    response.extensions_mut().insert(AsIs);
     let headers = response.headers_mut();
     for (name, value) in [
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -31,6 +35,23 @@ pub(super) async fn protect(mut response: Response) -> Response {
         headers.insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// A refusal of the framework, which is a line of text, as a page.
+fn readable(response: Response) -> Response {
+    let status = response.status();
+    let kind = response.headers().get(CONTENT_TYPE);
+    let is_page = kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+    let is_error = status.is_client_error() || status.is_server_error();
+    if is_page || !is_error {
+        return response;
+    }
+    let content = html! {
+        h1 { (status.canonical_reason().unwrap_or("Error")) }
+        p.problem role="alert" { "The address or form cannot be read. Go back, or begin again." }
+        p { a href=(BASE) { "To the patches" } }
+    };
+    (status, bare("Error", content)).into_response()
 }
 
 /// The places of the console, in the order of the navigation: path below the base, name.

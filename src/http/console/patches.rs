@@ -303,10 +303,7 @@ fn parts(tier: &InTier) -> [Part; 3] {
 
 /// How the patch spread in each tier, over time.
 async fn adoption_figures(core: &Core, version: PatchVersion) -> Result<Markup, PageError> {
-    // adoption: let tiers = crate::service::adoption::of(core, version).await?;
-    let tiers: Vec<(TierName, Vec<(Timestamp, u64)>)> =
-        std::future::ready::<Result<_, ServiceError>>(Ok(Vec::new())).await?;
-    let _ = core;
+    let tiers = crate::service::adoption::of(core, version).await?;
     Ok(curves(version, &tiers))
 }
 

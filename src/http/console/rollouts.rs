@@ -421,7 +421,7 @@ pub(super) mod tests {
             id: 7,
             version: "107.1".parse().unwrap(),
             tier: "stable".parse().unwrap(),
-            scope: Default::default(),
+            scope: crate::wire::admin::WireScope::default(),
             state: state.to_owned(),
             phase: 2,
             phases: 3,

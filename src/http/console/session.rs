@@ -4,7 +4,7 @@
 //! forms do not send; each form carries a second proof besides, made from it.
 
 use super::error::PageError;
-use super::page::{bare, page};
+use super::page::bare;
 use super::{BASE, forms};
 use crate::domain::{Role, Secret, Sha256, grant};
 use crate::http::admin::extract::source;
@@ -296,6 +296,7 @@ async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Re
             Ok(([(SET_COOKIE, cookie)], Redirect::to(target)).into_response())
         }
         Err(ServiceError::Unauthorized(why)) => Ok(form(
+            &core,
             target,
             &given.user,
             Some(&why),
@@ -304,6 +305,7 @@ async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Re
         Err(ServiceError::Throttled { why, retry_after }) => {
             let why = format!("{why}: {} s", retry_after.as_secs().max(1));
             Ok(form(
+                &core,
                 target,
                 &given.user,
                 Some(&why),
@@ -325,11 +327,6 @@ async fn sign_out(
     let cookie = set_cookie(&core, "");
     let target = format!("{BASE}/login");
     Ok(([(SET_COOKIE, cookie)], Redirect::to(&target)).into_response())
-}
-
-/// A page that says what would happen, to be confirmed. Used by every form with a preview.
-pub(super) fn confirm(visitor: &Visitor, title: &str, place: &str, content: Markup) -> Response {
-    page(visitor, title, place, content).into_response()
 }
 
 #[cfg(test)]

@@ -128,12 +128,6 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Chooses an entry of a list.
-    pub async fn choose(&self, selector: &str, value: &str) {
-        let list = self.find(selector).await;
-        list.select_by_value(value).await.unwrap();
-    }
-
     /// Presses the button or follows the link with this text.
     pub async fn press(&self, text: &str) {
         let quoted = text.replace('\'', "");
@@ -204,12 +198,6 @@ impl Browser {
     pub async fn keys(&self, keys: &str) {
         let active = self.client.active_element().await.unwrap();
         active.send_keys(keys).await.unwrap();
-    }
-
-    /// Where it is.
-    pub async fn path(&self) -> String {
-        let url = self.client.current_url().await.unwrap();
-        url.path().to_owned()
     }
 
     /// Looks as somebody sees it who prefers this scheme, in a window of this width, at full height; writes the picture down.
