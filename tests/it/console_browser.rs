@@ -26,7 +26,7 @@ async fn policy(server: &TestServer, tier: &str, policy: Value) {
     server
         .admin(
             "PUT",
-            &format!("policies/{tier}"),
+            &format!("tiers/{tier}/policy"),
             json!({ "policy": policy, "reason": "for the test" }),
         )
         .await;
@@ -51,18 +51,18 @@ async fn a_patch_is_promoted_held_and_blocked_with_a_preview_each() {
         .sees("livepatch-admin patch promote 107.1 stable")
         .await;
     browser.fill("#reason", "seen in the browser").await;
-    browser.press("Promote it").await;
+    browser.press("Promote to stable").await;
     browser.sees("The patch is promoted.").await;
     browser.sees("seen in the browser").await;
-    browser.press("Hold").await;
+    browser.press("Hold…").await;
     browser.sees("livepatch-admin patch hold 107.1").await;
-    browser.press("Hold it").await;
+    browser.press("Hold 107.1").await;
     browser.sees("The patch is held").await;
-    browser.press("Resume").await;
-    browser.press("Resume it").await;
+    browser.press("Lift the hold…").await;
+    browser.press("Lift the hold of 107.1").await;
     browser.sees("It goes on.").await;
-    browser.press("Block").await;
-    browser.press("Block it").await;
+    browser.press("Block…").await;
+    browser.press("Block 107.1").await;
     browser.sees("The patch is blocked").await;
     let audit = server
         .admin("GET", "audit?action=patch&limit=5", Value::Null)
@@ -143,8 +143,8 @@ async fn a_halt_is_seen_live() {
     let id = rollouts["items"][0]["id"].as_i64().unwrap();
     browser.go(&format!("/console/rollouts/{id}")).await;
     browser.sees("failed").await;
+    browser.press("Resume…").await;
     browser.press("Resume").await;
-    browser.press("Resume it").await;
     browser.sees("It goes on.").await;
 }
 
@@ -157,7 +157,7 @@ async fn a_viewer_sees_and_may_nothing() {
     browser.sign_in("viewer", PASSWORD).await;
     browser.go("/console/patches/107.1").await;
     browser.sees("LSN-0107-1").await;
-    for act in ["Hold", "Block", "Promote"] {
+    for act in ["Hold…", "Block…", "Promote to beta…"] {
         assert!(!browser.offers(act).await, "a viewer is offered {act}");
     }
     browser
@@ -195,13 +195,13 @@ async fn a_second_person_approves() {
     let browser = Browser::open(&server.url).await;
     browser.sign_in("admin", PASSWORD).await;
     browser.go(&format!("/console/rollouts/{id}")).await;
-    browser.press("Approve").await;
+    browser.press("Approve…").await;
     browser.sees("somebody else").await;
     browser.sign_out().await;
     browser.sign_in("second", PASSWORD).await;
     browser.go(&format!("/console/rollouts/{id}")).await;
+    browser.press("Approve…").await;
     browser.press("Approve").await;
-    browser.press("Approve it").await;
     browser.sees("The rollout is approved.").await;
     assert_eq!(found().await["approved-by"], "second");
 }
@@ -213,7 +213,7 @@ async fn machines_are_found_explained_and_moved() {
     let machines = machines(&server, 3).await;
     server
         .admin(
-            "PUT",
+            "PATCH",
             &format!("machines/{}/labels", machines[0].id),
             json!({ "set": { "rack": "r1" } }),
         )
@@ -279,10 +279,10 @@ async fn the_keyboard_is_enough() {
     tab_to("107.1").await;
     browser.keys(ENTER).await;
     browser.sees("LSN-0107-1").await;
-    tab_to("Hold").await;
+    tab_to("Hold…").await;
     browser.keys(ENTER).await;
     browser.sees("livepatch-admin patch hold 107.1").await;
-    tab_to("Hold it").await;
+    tab_to("Hold 107.1").await;
     browser.keys(ENTER).await;
     browser.sees("The patch is held").await;
 }

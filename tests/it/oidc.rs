@@ -276,7 +276,7 @@ async fn while_the_provider_is_away_known_keys_go_on_being_used() {
             &fresh,
             &key.sign(&good),
             503,
-            "keys of the identity provider",
+            "identity provider cannot be asked",
         )
         .await;
     }

@@ -21,7 +21,7 @@ use axum::routing::get;
 use jiff::Timestamp;
 use maud::{Markup, html};
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Patches on one page.
@@ -187,7 +187,7 @@ async fn home(
     let content = html! {
         h1 { "Patches by tier" }
         (cards(&covered, &rollouts, &sync, well))
-        (matrix(&found.items, &columns, &rollouts, &census))
+        (matrix(&core, &found.items, &columns, &rollouts, &census))
         (super::tables::more("", &[], found.next_cursor.as_deref()))
     };
     Ok(page(&visitor, "Patches by tier", "", content))
@@ -249,6 +249,7 @@ fn cards(covered: &Coverage, rollouts: &[RolloutEntry], sync: &SyncStatus, well:
 }
 
 fn matrix(
+    core: &Core,
     rows: &[Patch],
     columns: &[Column],
     rollouts: &[RolloutEntry],
@@ -261,6 +262,7 @@ fn matrix(
         };
     }
     let speaking = speaking(census);
+    let cves = cves(core, rows);
     let states = by_state(census);
     html! {
         ul.legend aria-hidden="true" {
@@ -292,8 +294,10 @@ fn matrix(
                         tr {
                             th scope="row" {
                                 a href={ (BASE) "/patches/" (patch.version) } { (patch.version) }
-                                small {
-                                    (patch.notice) " · " (patch.kernels) " kernels"
+                                                                small {
+                                    a href=(notice_address(&patch.notice)) rel="noreferrer" { (patch.notice) }
+                                    " · " (counted_things(cves.get(&patch.version).copied().unwrap_or(0), "CVE"))
+                                    " · " (counted_things(patch.kernels, "kernel"))
                                     @if patch.damaged > 0 { " · " (patch.damaged) " damaged" }
                                 }
                             }
@@ -311,6 +315,32 @@ fn matrix(
             }
         }
     }
+}
+
+/// Where a security notice can be read.
+pub(super) fn notice_address(notice: &str) -> String {
+    format!("https://ubuntu.com/security/notices/{notice}")
+}
+
+/// How many there are of a thing, in words.
+pub(super) fn counted_things(count: u64, thing: &str) -> String {
+    let many = if count == 1 { "" } else { "s" };
+    format!("{} {thing}{many}", number(count))
+}
+
+/// How many vulnerabilities each of these patches mends.
+fn cves(core: &Core, rows: &[Patch]) -> HashMap<PatchVersion, u64> {
+    let snapshot = core.snapshots.get_full();
+    let shown: HashSet<PatchVersion> = rows.iter().map(|patch| patch.version).collect();
+    let mut found: HashMap<PatchVersion, HashSet<&str>> = HashMap::new();
+    let payloads = snapshot.catalog.payloads().iter();
+    for payload in payloads.filter(|payload| shown.contains(&payload.version)) {
+        let names = payload.fixes.iter().map(|fix| fix.name.as_str());
+        let known = found.entry(payload.version).or_default();
+        known.extend(names.filter(|name| name.starts_with("CVE-")));
+    }
+    let count = |(version, names): (PatchVersion, HashSet<&str>)| (version, names.len() as u64);
+    found.into_iter().map(count).collect()
 }
 
 fn counted(version: PatchVersion, tier: &TierName, counts: Speaking) -> Markup {

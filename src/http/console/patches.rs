@@ -172,7 +172,7 @@ fn head(detail: &PatchDetail, catalog: &Catalog) -> Markup {
     let fixes = fixes(catalog, patch.version);
     let cves = fixes.keys().filter(|name| name.starts_with("CVE-")).count();
     let size: u64 = detail.payloads.iter().map(|payload| payload.size).sum();
-    let notice = format!("https://ubuntu.com/security/notices/{}", patch.notice);
+    let notice = super::home::notice_address(&patch.notice);
     html! {
         (facts(&[
             ("Notice", html! { a href=(notice) rel="noreferrer" { (patch.notice) } }),
