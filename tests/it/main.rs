@@ -43,6 +43,7 @@ mod commands_in_documents;
 mod config;
 mod console;
 mod console_browser;
+mod console_oidc;
 mod contracts;
 mod coverage;
 mod db;

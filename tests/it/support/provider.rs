@@ -1,13 +1,14 @@
 //! An identity provider on loopback: serves its keys, and signs tokens as a test asks for them.
 
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Form, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
+use axum::routing::{get, post};
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as B64};
 use livepatch_onprem::config::OAuth;
-use livepatch_onprem::domain::Role;
+use livepatch_onprem::domain::{Role, Secret};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::ecdsa::EcdsaSig;
 use openssl::hash::{MessageDigest, hash};
@@ -16,6 +17,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::{Padding, Rsa};
 use openssl::sign::{RsaPssSaltlen, Signer};
 use serde_json::{Value, json};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
@@ -154,6 +156,38 @@ pub fn claims(email: &str, groups: &[&str]) -> Value {
 struct World {
     answer: Result<Value, u16>,
     asked: u32,
+    /// What the next code is good for: the challenge that was sent with it, and the token it gives.
+    code: Option<(String, String)>,
+}
+
+/// Secret of the server as a client of the provider.
+pub const SECRET: &str = "CANARY-client-secret";
+
+/// Gives the token for a code, if whoever asks is the client, and the one that set out.
+async fn token(
+    State(world): State<Arc<Mutex<World>>>,
+    headers: HeaderMap,
+    Form(form): Form<HashMap<String, String>>,
+) -> Response {
+    let basic = format!(
+        "Basic {}",
+        BASE64_STANDARD.encode(format!("console:{SECRET}"))
+    );
+    let shown = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    let code = world.lock().unwrap().code.take();
+    let challenge = B64.encode(openssl::sha::sha256(form["code_verifier"].as_bytes()));
+    match code {
+        Some((expected, token)) if expected == challenge && shown == Some(&basic) => {
+            axum::Json(json!({ "id_token": token, "token_type": "Bearer" })).into_response()
+        }
+        _ => (
+            StatusCode::BAD_REQUEST,
+            axum::Json(json!({ "error": "invalid_grant" })),
+        )
+            .into_response(),
+    }
 }
 
 /// The provider.
@@ -184,9 +218,11 @@ impl Provider {
         let world = Arc::new(Mutex::new(World {
             answer: Err(503),
             asked: 0,
+            code: None,
         }));
         let app = Router::new()
             .route("/keys", get(keys))
+            .route("/token", post(token))
             .with_state(Arc::clone(&world));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -215,6 +251,22 @@ impl Provider {
     /// How often its keys were asked for.
     pub fn asked(&self) -> u32 {
         self.world.lock().unwrap().asked
+    }
+
+    /// The next code that is redeemed by whoever sent this challenge gives this token.
+    pub fn grant(&self, challenge: &str, token: String) {
+        self.world.lock().unwrap().code = Some((challenge.to_owned(), token));
+    }
+
+    /// A configuration with which people sign in at the console through it.
+    pub fn console(&self) -> OAuth {
+        OAuth {
+            client_id: "console".to_owned(),
+            client_secret: Secret::new(SECRET),
+            authorization_url: format!("http://{}/authorize?prompt=login", self.address),
+            token_url: format!("http://{}/token", self.address),
+            ..self.config()
+        }
     }
 
     /// A configuration that believes it.
