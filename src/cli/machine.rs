@@ -77,6 +77,12 @@ pub struct ListArgs {
     /// Only with this patch applied
     #[arg(long, value_name = "VERSION")]
     pub patch: Option<PatchVersion>,
+    /// Only those that last checked in before this: a time, a day or a span such as 2h
+    #[arg(long, value_name = "TIME")]
+    pub last_seen_before: Option<When>,
+    /// Only those that were offered this patch last and do not report it
+    #[arg(long, value_name = "VERSION")]
+    pub waiting_for: Option<PatchVersion>,
     /// Only those that are selected.
     #[command(flatten)]
     pub which: SelectorArgs,
@@ -269,6 +275,11 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
     let client = context.client()?;
     match command {
         MachineCommand::List(args) => {
+            let seen = args
+                .last_seen_before
+                .map(|when| when.ago(Timestamp::now(), context.zone()))
+                .transpose()
+                .map_err(CliError::Usage)?;
             let page = list::<Machine, _>(&client, &["machines"], args.page, |cursor, limit| {
                 MachineQuery {
                     tier: args.tier.clone(),
@@ -277,6 +288,9 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
                     flavour: args.flavour.clone(),
                     architecture: args.arch,
                     version: args.patch,
+                    last_seen_before: seen,
+                    waiting_for: args.waiting_for,
+
                     selector: args.which.selector.clone(),
                     cursor,
                     limit: Some(limit),

@@ -9,12 +9,13 @@ use super::run::{DbError, Run, Sql};
 use super::statements;
 use crate::domain::selector::{KernelPattern, Term, Test};
 use crate::domain::{Architecture, LabelValue, MachineState, PatchVersion, Selector};
+use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
-/// The parameters that every filtered statement begins with; its own follow from `$14`.
-const PARAMS: usize = 13;
+/// The parameters that every filtered statement begins with; its own follow from `$16`.
+const PARAMS: usize = 15;
 
-/// The condition on a machine `m`, in the parameters `$1` to `$9`, `$12` and `$13`. What was not reported counts as kernel
+/// The condition on a machine `m`, in the parameters `$1` to `$9` and `$12` to `$15`. What was not reported counts as kernel
 /// 0 and architecture 0. Labels that must be there are looked up machine by machine (`$6`), or the set of machines that have
 /// them is made once (`$12`), which is better for most of a large fleet (measured: four times for a third of a million).
 macro_rules! matching {
@@ -23,6 +24,8 @@ macro_rules! matching {
               and ($3::bigint is null or m.patch = $3)
               and ($4::int[] is null or coalesce(m.kernel_id, 0) = any ($4))
               and ($5::smallint[] is null or m.architecture = any ($5))
+              and ($14::timestamptz is null or m.last_check < $14)
+              and ($15::bigint is null or (m.offered = $15 and m.patch <> $15))
               and ($6::text[] is null or not exists (
                 select from unnest($6::text[], $7::text[]) w(key, value)
                 where not exists (select from machine_labels l
@@ -104,6 +107,10 @@ pub struct Exactly<'q> {
     pub flavour: Option<&'q str>,
     /// Of this architecture.
     pub architecture: Option<Architecture>,
+    /// That last checked in before this.
+    pub seen_before: Option<Timestamp>,
+    /// That were offered this patch last, and do not report it.
+    pub waiting_for: Option<PatchVersion>,
 }
 
 /// Which machines; codes and ids as stored, `None`: any.
@@ -112,6 +119,8 @@ pub struct MachineFilter {
     tier_id: Option<i32>,
     state: Option<i16>,
     patch: Option<i64>,
+    seen_before: Option<Timestamp>,
+    waiting_for: Option<i64>,
     kernels: Option<Vec<i32>>,
     architectures: Option<Vec<i16>>,
     with: Pairs,
@@ -172,6 +181,8 @@ impl MachineFilter {
             tier_id: exactly.tier_id,
             state: exactly.state.map(MachineState::code),
             patch: exactly.patch.map(PatchVersion::code),
+            seen_before: exactly.seen_before,
+            waiting_for: exactly.waiting_for.map(PatchVersion::code),
             ..Self::default()
         };
         let mut kernels = Kernels::default();
@@ -301,6 +312,8 @@ impl MachineFilter {
             &self.lead.1,
             &set.keys,
             &set.values,
+            &self.seen_before,
+            &self.waiting_for,
         ];
         debug_assert_eq!(params.len(), PARAMS);
         params.extend_from_slice(own);

@@ -40,15 +40,15 @@ macro_rules! slice {
     ($source:ident, $id:literal) => {
         concat!(
             "with slice as materialized (
-            select m.id, m.tier_id, m.state, m.kernel_id, m.architecture, m.patch",
+            select m.id, m.tier_id, m.state, m.kernel_id, m.architecture, m.patch, m.offered, m.last_check",
             source!($source),
             $id,
-            " > $14 order by ",
+            " > $16 order by ",
             $id,
-            " limit $15),
+            " limit $17),
         hits as (select m.id from slice m where ",
             matching!(),
-            " order by m.id limit $16)
+            " order by m.id limit $18)
         select (select count(*) from slice), (select id from slice order by id desc limit 1),
             coalesce((select array_agg(id order by id) from hits), '{}')"
         )
@@ -62,10 +62,10 @@ macro_rules! swept {
             "with hits as materialized (select m.id",
             source!($source),
             $id,
-            " > $14 and ",
+            " > $16 and ",
             matching!(),
             ")
-        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $15) page"
+        select coalesce(array_agg(id order by id), '{}') from (select id from hits order by id limit $17) page"
         )
     };
 }

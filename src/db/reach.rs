@@ -11,17 +11,17 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-/// The machines that a patch has reached: `$14` is its version.
+/// The machines that a patch has reached: `$16` is its version.
 macro_rules! reached {
     () => {
-        "(m.tried = $14 or (m.patch = $14 and m.state in (1, 7)))"
+        "(m.tried = $16 or (m.patch = $16 and m.state in (1, 7)))"
     };
 }
 
 /// What became of it there: 1 it runs, 2 it failed, 3 neither. A report counts from the first check-in after the offer on.
 macro_rules! standing {
     () => {
-        "case when m.patch = $14 and m.state in (1, 7) then 1
+        "case when m.patch = $16 and m.state in (1, 7) then 1
             when m.state = 2 and m.last_check <> m.tried_at then 2 else 3 end"
     };
 }
@@ -32,8 +32,8 @@ macro_rules! counted {
         concat!(
             "select ",
             standing!(),
-            " as standing, count(*), count(*) filter (where m.last_check > $15),
-            count(*) filter (where m.last_check < now() - make_interval(secs => $16))",
+            " as standing, count(*), count(*) filter (where m.last_check > $17),
+            count(*) filter (where m.last_check < now() - make_interval(secs => $18))",
             source!($source),
             reached!(),
             " and ",
@@ -49,16 +49,16 @@ macro_rules! listed {
         concat!(
             "with hits as materialized (select m.id",
             source!($source),
-            "m.id > $15 and ",
+            "m.id > $17 and ",
             reached!(),
             " and ",
             matching!(),
             "),
-        page as materialized (select id from hits order by id limit $17)
-        select m.id, t.name, k.text, m.architecture, m.state, m.patch, case when m.tried = $14 then m.tried_at end, m.last_check,
+        page as materialized (select id from hits order by id limit $19)
+        select m.id, t.name, k.text, m.architecture, m.state, m.patch, case when m.tried = $16 then m.tried_at end, m.last_check,
             ",
             standing!(),
-            ", m.last_check < now() - make_interval(secs => $16)
+            ", m.last_check < now() - make_interval(secs => $18)
         from page p join machines m on m.id = p.id
         left join machine_overrides o on o.machine_id = m.id
         join tiers t on t.id = coalesce(o.tier_id, m.tier_id)

@@ -44,14 +44,14 @@ statements! {
         " from machines m left join machine_labels l on l.machine_id = m.id and l.key = $2"
     );
     KPI_COUNT_SELECTED = counted!(
-        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
-        "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
+        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $17::text)",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $16))",
         source!(all),
         matching!()
     );
     KPI_COUNT_SELECTED_LED = counted!(
-        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $15::text)",
-        "count(*) filter (where m.last_check < now() - make_interval(secs => $14))",
+        "(select l.value from machine_labels l where l.machine_id = m.id and l.key = $17::text)",
+        "count(*) filter (where m.last_check < now() - make_interval(secs => $16))",
         source!(led),
         matching!()
     );

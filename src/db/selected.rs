@@ -34,12 +34,12 @@ macro_rules! moved {
             "with hit as materialized (select m.id, m.tier_id",
             source!($source),
             matching!(),
-            " and m.tier_id <> $14 order by m.id for no key update of m),
+            " and m.tier_id <> $16 order by m.id for no key update of m),
         moved as (
-            update machines m set tier_id = $14 from hit where m.id = hit.id returning m.id, hit.tier_id as was),
+            update machines m set tier_id = $16 from hit where m.id = hit.id returning m.id, hit.tier_id as was),
         decided as (
             insert into machine_overrides (machine_id, tier_id, actor, reason)
-            select id, $14, $15, $16 from moved
+            select id, $16, $17, $18 from moved
             on conflict (machine_id) do update set tier_id = excluded.tier_id, at = now(), actor = excluded.actor,
                 reason = excluded.reason)
         select was, count(*) from moved group by was"
@@ -56,15 +56,15 @@ macro_rules! label_effect {
             matching!(),
             "),
         own as materialized (
-            select l.machine_id, bool_or(l.key = any ($16::text[])) as goes,
+            select l.machine_id, bool_or(l.key = any ($18::text[])) as goes,
                 count(*) filter (where t.value = l.value and not l.from_token) as same
             from hit join machine_labels l on l.machine_id = hit.id
-                left join unnest($14::text[], $15::text[]) t(key, value) on t.key = l.key
-            where l.key = any ($14::text[] || $16::text[]) group by l.machine_id)
-        select (select count(*) from hit), case cardinality($14::text[])
+                left join unnest($16::text[], $17::text[]) t(key, value) on t.key = l.key
+            where l.key = any ($16::text[] || $18::text[]) group by l.machine_id)
+        select (select count(*) from hit), case cardinality($16::text[])
             when 0 then (select count(*) from own where goes)
             else (select count(*) from hit)
-                - (select count(*) from own where not goes and same = cardinality($14::text[])) end"
+                - (select count(*) from own where not goes and same = cardinality($16::text[])) end"
         )
     };
 }
@@ -77,9 +77,9 @@ macro_rules! relabelled {
             source!($source),
             matching!(),
             " order by m.id for key share of m),
-        gone as (delete from machine_labels l using hit where l.machine_id = hit.id and l.key = any ($16::text[]))
+        gone as (delete from machine_labels l using hit where l.machine_id = hit.id and l.key = any ($18::text[]))
         insert into machine_labels (machine_id, key, value)
-        select hit.id, t.key, t.value from hit, unnest($14::text[], $15::text[]) t(key, value) order by 1, 2
+        select hit.id, t.key, t.value from hit, unnest($16::text[], $17::text[]) t(key, value) order by 1, 2
         on conflict (machine_id, key) do update set value = excluded.value, from_token = false
             where machine_labels.from_token or machine_labels.value <> excluded.value"
         )

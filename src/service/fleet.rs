@@ -60,6 +60,8 @@ pub(super) struct Wanted<'q> {
     pub(super) flavour: Option<&'q str>,
     pub(super) architecture: Option<Architecture>,
     pub(super) version: Option<PatchVersion>,
+    pub(super) seen_before: Option<Timestamp>,
+    pub(super) waiting_for: Option<PatchVersion>,
     pub(super) selector: Option<&'q Selector>,
 }
 
@@ -83,6 +85,8 @@ pub(super) async fn filter(
         kernel: wanted.kernel,
         flavour: wanted.flavour,
         architecture: wanted.architecture,
+        seen_before: wanted.seen_before,
+        waiting_for: wanted.waiting_for,
     };
     let all = Selector::default();
     let selector = wanted.selector.unwrap_or(&all);
@@ -183,6 +187,8 @@ pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, Se
         flavour: query.flavour.as_deref(),
         architecture: query.architecture,
         version: query.version,
+        seen_before: query.last_seen_before,
+        waiting_for: query.waiting_for,
         selector: query.selector.as_ref(),
     };
     let conn = core.db.conn().await?;

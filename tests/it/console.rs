@@ -461,3 +461,67 @@ async fn pages_weigh_little() {
         assert!(weight < 200 << 10, "{page} weighs {weight} bytes");
     }
 }
+
+/// Numbers lead to the machines behind them: those that wait for a patch, and those that were not seen for long.
+#[tokio::test]
+async fn machines_are_found_by_what_they_wait_for_and_when_they_were_seen() {
+    let server = TestServer::with_two_patches().await;
+    let token = server.token("web", "edge").await;
+    let waiting = Machine::register(&server, 1, &token).await;
+    waiting.check(&server, None).await;
+    let done = Machine::register(&server, 2, &token).await;
+    done.check(&server, Some("107.1")).await;
+    let away = Machine::register(&server, 3, &token).await;
+    away.check(&server, Some("107.1")).await;
+    let raw = server.db.raw().await;
+    let sql =
+        "update machines set last_check = now() - interval '3 hours' where id = $1::text::uuid";
+    raw.execute(sql, &[&away.id]).await.unwrap();
+    let admin = Person::sign_in(&server, "admin").await;
+    let found = async |query: &str| {
+        let page = admin.get(&format!("/console/machines?{query}")).await;
+        assert_eq!(page.status, 200, "{}", page.text);
+        [&waiting, &done, &away].map(|machine| page.text.contains(&machine.id))
+    };
+    assert_eq!(found("").await, [true, true, true]);
+    assert_eq!(found("waiting=107.1").await, [true, false, false]);
+    assert_eq!(found("waiting=106.1").await, [false, false, false]);
+    assert_eq!(found("seen=silent").await, [false, false, true]);
+    assert_eq!(found("seen=2h&version=107.1").await, [false, false, true]);
+    assert_eq!(found("seen=4h").await, [false, false, false]);
+    let wrong = admin.get("/console/machines?seen=soon").await;
+    assert!(
+        wrong.status == 200 && wrong.text.contains("expected e.g. 2h"),
+        "{}",
+        wrong.text
+    );
+    // The command asks the same.
+    let (status, said) = server
+        .said(&[
+            "machine",
+            "list",
+            "--last-seen-before",
+            "2h",
+            "--output",
+            "json",
+        ])
+        .await;
+    assert!(
+        status == 0 && said.contains(&away.id) && !said.contains(&done.id),
+        "{said}"
+    );
+    let (status, said) = server
+        .said(&[
+            "machine",
+            "list",
+            "--waiting-for",
+            "107.1",
+            "--output",
+            "json",
+        ])
+        .await;
+    assert!(
+        status == 0 && said.contains(&waiting.id) && !said.contains(&away.id),
+        "{said}"
+    );
+}

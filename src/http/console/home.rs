@@ -220,7 +220,7 @@ fn cards(covered: &Coverage, rollouts: &[RolloutEntry], sync: &SyncStatus, well:
                 "failed"
             }
             li.bad[total.silent > 0] {
-                span.figure { a href={ (BASE) "/machines" } { (number(total.silent)) } }
+                span.figure { a href={ (BASE) "/machines?seen=silent" } { (number(total.silent)) } }
                 "silent"
             }
             li.bad[halted > 0] {
@@ -354,11 +354,18 @@ fn counted(version: PatchVersion, tier: &TierName, counts: Speaking) -> Markup {
             ],
         )
     };
+    let waiting = address(
+        "/machines",
+        &[
+            ("tier", Some(tier.to_string())),
+            ("waiting", Some(version.to_string())),
+        ],
+    );
     html! {
         span.cell {
             a href=(to(None)) { (number(counts.applied)) " applied" }
             @if counts.failed > 0 { ", " a href=(to(Some("apply-failed"))) { (number(counts.failed)) " failed" } }
-            @if counts.waiting > 0 { ", " (number(counts.waiting)) " waiting" }
+            @if counts.waiting > 0 { ", " a href=(waiting) { (number(counts.waiting)) " waiting" } }
         }
         (bar(&counts.parts()))
     }

@@ -16,6 +16,7 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
+use jiff::{SignedDuration, Timestamp};
 use maud::{Markup, html};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -34,6 +35,9 @@ pub(super) fn routes() -> Router<Arc<Core>> {
         .merge(machine_acts::routes())
 }
 
+/// The word for machines that have missed a check-in.
+const SILENT: &str = "silent";
+
 /// What is asked for, as it stands in the address. What is empty is not asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -44,6 +48,9 @@ struct Asked {
     state: String,
     tier: String,
     version: String,
+    /// `silent`, or a span such as `2h`.
+    seen: String,
+    waiting: String,
     cursor: String,
 }
 
@@ -176,11 +183,31 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
         state: faults.read("state", &asked.state),
         kernel: kernel.map(str::to_owned),
         version: faults.read("version", &asked.version),
+        last_seen_before: seen_before(core, &asked.seen, faults),
+        waiting_for: faults.read("waiting", &asked.waiting),
         selector: faults.read("selector", &asked.selector),
         cursor: given(&asked.cursor).map(str::to_owned),
         limit: Limit::try_from(ROWS).ok(),
         ..MachineQuery::default()
     }
+}
+
+/// Before when a machine checked in last: `silent` is twice the interval ago, `2h` so long ago.
+fn seen_before(core: &Core, text: &str, faults: &mut Faults) -> Option<Timestamp> {
+    let text = given(text)?;
+    let ago = if text == SILENT {
+        core.config.check_in.interval * 2
+    } else {
+        match humantime::parse_duration(text) {
+            Ok(ago) => ago,
+            Err(why) => {
+                faults.add("seen", format!("{why}; expected e.g. 2h, 3d or {SILENT}"));
+                return None;
+            }
+        }
+    };
+    let ago = SignedDuration::try_from(ago).ok();
+    ago.and_then(|ago| Timestamp::now().checked_sub(ago).ok())
 }
 
 /// The page of the machine, if there is one.
@@ -236,7 +263,7 @@ async fn list(
             p.problem role="alert" { (why) ". " a href={ (BASE) "/machines" } { "To the first machines" } }
         }
         @if let Some(found) = &found {
-            (shown(found, &query, total))
+            (shown(found, &query, &asked.seen, total))
             @if may_act(&visitor) {
                 (bulk(&core, &asked))
             }
@@ -254,7 +281,9 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
             (faults.input("kernel", "find-kernel", "Kernel", &asked.kernel, "5.15.0-107.117-generic"))
             (faults.select("state", "find-state", "State", asked.state.trim(), "any", &states))
             (faults.select("tier", "find-tier", "Tier", asked.tier.trim(), "any", &tiers(core)))
-            (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
+                        (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
+            (faults.input("waiting", "find-waiting", "Waiting for patch", &asked.waiting, "107.1"))
+            (faults.input("seen", "find-seen", "Not seen for", &asked.seen, "2h, or silent"))
             div { button type="submit" { "Find" } }
         }
     }
@@ -262,11 +291,11 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
 
 /// How many machines there are in all, where counts are kept that can tell: those know nothing of labels.
 async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageError> {
-    if query
+    let by_label = query
         .selector
         .as_ref()
-        .is_some_and(Selector::asks_for_labels)
-    {
+        .is_some_and(Selector::asks_for_labels);
+    if by_label || query.last_seen_before.is_some() || query.waiting_for.is_some() {
         return Ok(None);
     }
     let tier_id = {
@@ -296,17 +325,22 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
 }
 
 /// What the query asks for, to be asked again.
-fn again(query: &MachineQuery) -> [(&'static str, Option<String>); 5] {
+fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 7] {
     [
         ("selector", query.selector.as_ref().map(ToString::to_string)),
         ("kernel", query.kernel.clone()),
         ("state", query.state.as_ref().map(ToString::to_string)),
         ("tier", query.tier.as_ref().map(ToString::to_string)),
         ("version", query.version.as_ref().map(ToString::to_string)),
+        (
+            "waiting",
+            query.waiting_for.as_ref().map(ToString::to_string),
+        ),
+        ("seen", given(seen).map(str::to_owned)),
     ]
 }
 
-fn shown(found: &Page<Machine>, query: &MachineQuery, total: Option<u64>) -> Markup {
+fn shown(found: &Page<Machine>, query: &MachineQuery, seen: &str, total: Option<u64>) -> Markup {
     let rows: Vec<Vec<Markup>> = found.items.iter().map(row).collect();
     let none = if found.next_cursor.is_some() {
         "None among those that were looked at; the next page goes on."
@@ -319,7 +353,7 @@ fn shown(found: &Page<Machine>, query: &MachineQuery, total: Option<u64>) -> Mar
                 (number(total)) @if total == 1 { " machine. " } @else { " machines. " }
             }
             @if query.cursor.is_some() {
-                a href=(address("/machines", &again(query))) { "To the first page" }
+                a href=(address("/machines", &again(query, seen))) { "To the first page" }
             }
         }
         (table(
@@ -328,7 +362,7 @@ fn shown(found: &Page<Machine>, query: &MachineQuery, total: Option<u64>) -> Mar
             &rows,
             none,
         ))
-        (more("/machines", &again(query), found.next_cursor.as_deref()))
+        (more("/machines", &again(query, seen), found.next_cursor.as_deref()))
     }
 }
 

@@ -265,7 +265,10 @@ fn machines(version: PatchVersion, tiers: &[InTier], as_of: Timestamp) -> Markup
                         a href=(to_machines(version, name, Some("apply-failed"))) { (number(tier.failed)) }
                     } @else { "0" }
                 },
-                html! { (number(tier.waiting)) },
+                html! {
+                    @let waiting = [("tier", Some(name.to_string())), ("waiting", Some(version.to_string()))];
+                    a href=(address("/machines", &waiting)) { (number(tier.waiting)) }
+                },
                 bar(&parts(tier)),
             ]
         })

@@ -114,6 +114,14 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub version: Option<PatchVersion>,
+    /// Only those that last checked in before this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>, format = DateTime)]
+    pub last_seen_before: Option<Timestamp>,
+    /// Only those that were offered this patch last and do not report it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub waiting_for: Option<PatchVersion>,
     /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
