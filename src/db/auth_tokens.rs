@@ -15,8 +15,8 @@ statements! {
     SELECT_AUTH_TOKENS_PAGE = "with page as (
             select * from auth_tokens where ($1::int is null or id < $1) order by id desc limit $2),
         counts as (
-            select auth_token_id, count(*) as machines from machines
-            where auth_token_id in (select id from page) group by 1)
+                        select auth_token_id, count(*) as machines from machines
+            where $3::bool and auth_token_id in (select id from page) group by 1)
         select p.id, p.name, t.name, p.labels, coalesce(c.machines, 0), p.created_at, p.created_by, p.valid_until,
             p.last_used, p.revoked_at
         from page p join tiers t on t.id = p.tier_id left join counts c on c.auth_token_id = p.id
@@ -103,9 +103,10 @@ pub async fn page(
     run: &impl Run,
     before: Option<i32>,
     limit: i64,
+    counted: bool,
 ) -> Result<Vec<AuthTokenRow>, DbError> {
     let rows = run
-        .rows(&SELECT_AUTH_TOKENS_PAGE, &[&before, &limit])
+        .rows(&SELECT_AUTH_TOKENS_PAGE, &[&before, &limit, &counted])
         .await?;
     rows.iter()
         .map(|row| {

@@ -12,6 +12,7 @@ use crate::db::reports::{self as rows, CensusRow};
 use crate::db::{DbError, Tx};
 use crate::domain::selector::Traits;
 use crate::domain::{LabelKey, Labels, Selector, TierName};
+use crate::wire::admin::CoverageCounts;
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -38,9 +39,16 @@ pub struct Census {
     machines: u64,
     begun: Instant,
     took: Duration,
+    /// How they are covered as a whole, by the snapshot of this version.
+    pub(super) covered: std::sync::Mutex<Option<(u64, CoverageCounts)>>,
 }
 
 impl Census {
+    /// How many machines there are.
+    pub fn machines(&self) -> u64 {
+        self.machines
+    }
+
     /// From then on, seen from its beginning, it is not given out any more.
     fn stale_after(&self) -> Duration {
         KEPT.max(self.took * SHARE)
@@ -101,6 +109,7 @@ async fn count(core: &Core) -> Result<Arc<Census>, DbError> {
         as_of,
         begun,
         took: begun.elapsed(),
+        covered: std::sync::Mutex::default(),
     });
     core.counts.last.store(Some(Arc::clone(&census)));
     coverage::measure(core, &census);

@@ -16,6 +16,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, civil::Date};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::PoisonError;
 
 /// The most groups that are told.
 const MOST: usize = 1000;
@@ -129,6 +130,28 @@ fn name(catalog: &Catalog, by: CoverageBy, label: Option<String>, row: &CensusRo
         CoverageBy::Label => label,
     };
     (0, text.is_none(), text)
+}
+
+/// How all machines of a census are covered. Judged once for each snapshot.
+pub fn total(core: &Core, census: &Census) -> CoverageCounts {
+    let snapshot = core.snapshots.get_full();
+    let mut kept = census
+        .covered
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, counts)) = kept
+        .as_ref()
+        .filter(|(version, _)| *version == snapshot.version)
+    {
+        return *counts;
+    }
+    let (today, mut total) = (today(), Tally::default());
+    for row in &census.rows {
+        total.add(&snapshot.catalog, row, today);
+    }
+    let counts = CoverageCounts::from(total);
+    *kept = Some((snapshot.version, counts));
+    counts
 }
 
 /// Machines by what they have in common, and how they are covered.

@@ -2,14 +2,15 @@
 
 use super::error::PageError;
 use super::forms::{address, button, command};
+use super::machines::tiers;
 use super::page::{may_act, or_none, page, time};
 use super::session::Visitor;
 use super::tables::table;
 use crate::domain::Role;
 use crate::domain::grant::SECTIONS;
 use crate::service::peer::tokens as sync_tokens;
-use crate::service::{Core, admins, auth, auth_tokens, service_tokens, tiers};
-use crate::wire::admin::{AdminOrigin, PageQuery, Tier};
+use crate::service::{Core, admins, auth, auth_tokens, census, service_tokens};
+use crate::wire::admin::{AdminOrigin, PageQuery};
 use axum::Router;
 use axum::extract::State;
 use axum::response::Html;
@@ -49,7 +50,7 @@ async fn access(
             ]
         })
         .collect();
-    let names = tiers::list(&core).await?;
+    let names = tiers(&core);
     let content = html! {
         h1 { "Access" }
         h2 { "Sessions" }
@@ -179,19 +180,21 @@ async fn programs(core: &Core, visitor: &Visitor) -> Result<Markup, PageError> {
 }
 
 /// The choice of a tier.
-fn tier(id: &str, tiers: &[Tier]) -> Markup {
+fn tier(id: &str, tiers: &[String]) -> Markup {
     html! {
         label for=(id) { "Tier" }
         select id=(id) name="tier" {
             @for tier in tiers {
-                option value=(tier.name) { (tier.name) }
+                option value=(tier) { (tier) }
             }
         }
     }
 }
 
-async fn machines(core: &Core, visitor: &Visitor, tiers: &[Tier]) -> Result<Markup, PageError> {
-    let found = auth_tokens::list(core, &PageQuery::default()).await?;
+async fn machines(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Markup, PageError> {
+    // Of a large fleet they are not counted for each look; `auth-token list` counts them.
+    let counted = census::current(core).await?.machines() <= census::DEAR;
+    let found = auth_tokens::page(core, &PageQuery::default(), counted).await?;
     let acts = may_act(visitor);
     let rows: Vec<Vec<Markup>> = found
         .items
@@ -205,7 +208,7 @@ async fn machines(core: &Core, visitor: &Visitor, tiers: &[Tier]) -> Result<Mark
             vec![
                 html! { (token.name) },
                 html! { (token.tier) },
-                html! { (token.machines) },
+                html! { @if counted { (token.machines) } @else { (or_none(None)) } },
                 or_none(Some(&labels.join(", "))),
                 standing(token.revoked_at, token.valid_until),
                 time(token.last_used),
@@ -234,7 +237,7 @@ async fn machines(core: &Core, visitor: &Visitor, tiers: &[Tier]) -> Result<Mark
     })
 }
 
-async fn servers(core: &Core, visitor: &Visitor, tiers: &[Tier]) -> Result<Markup, PageError> {
+async fn servers(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Markup, PageError> {
     let found = sync_tokens::list(core, &PageQuery::default()).await?;
     let acts = may_act(visitor);
     let rows: Vec<Vec<Markup>> = found

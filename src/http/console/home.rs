@@ -11,8 +11,8 @@ use crate::service::census::{self, Census};
 use crate::service::rollouts::show;
 use crate::service::{Core, coverage, health, patches, sync};
 use crate::wire::admin::{
-    BlockKind, Coverage, CoverageQuery, Limit, PageQuery, Patch, RolloutEntry, RolloutQuery,
-    SyncStatus, WireScope,
+    BlockKind, CoverageCounts, Limit, PageQuery, Patch, RolloutEntry, RolloutQuery, SyncStatus,
+    WireScope,
 };
 use axum::Router;
 use axum::extract::{Query, State};
@@ -173,17 +173,16 @@ async fn home(
         all: true,
         ..RolloutQuery::default()
     };
-    let nothing = CoverageQuery::default();
     // None of these waits for another.
-    let (found, rollouts, census, covered, sync, (well, _)) = tokio::try_join!(
+    let (found, rollouts, census, sync, (well, _)) = tokio::try_join!(
         patches::list(&core, &wanted),
         show::list(&core, &every),
         census::current(&core),
-        coverage::by(&core, &nothing),
         sync::status(&core),
         async { Ok(health::status(&core).await) },
     )?;
     let columns = columns(&core, &census);
+    let covered = coverage::total(&core, &census);
     let content = html! {
         h1 { "Patches by tier" }
         (cards(&covered, &rollouts, &sync, well))
@@ -193,7 +192,12 @@ async fn home(
     Ok(page(&visitor, "Patches by tier", "", content))
 }
 
-fn cards(covered: &Coverage, rollouts: &[RolloutEntry], sync: &SyncStatus, well: bool) -> Markup {
+fn cards(
+    total: &CoverageCounts,
+    rollouts: &[RolloutEntry],
+    sync: &SyncStatus,
+    well: bool,
+) -> Markup {
     let count = |state: &str| {
         rollouts
             .iter()
@@ -201,7 +205,6 @@ fn cards(covered: &Coverage, rollouts: &[RolloutEntry], sync: &SyncStatus, well:
             .count()
     };
     let (halted, waiting) = (count("halted"), count("awaiting-approval"));
-    let total = &covered.total;
     let now = Timestamp::now();
     let failed = sync.last.as_ref().is_some_and(|run| run.error.is_some());
     let alarm = (halted > 0).then(|| format!("{halted} halted"));
