@@ -7,6 +7,7 @@ other templates have to know of it. Nothing here fails: what is wrong is said by
 {{- define "livepatch.secretKeys" -}}
 - auth.basic.users
 - auth.machine-token-key
+- auth.oauth.client-secret
 - contracts.password
 - database.connection-string
 - influx.token
