@@ -78,6 +78,26 @@ const ROLLOUTS: &str = r#"
 /// The rollouts of that patch, asked for as `rollout show` does: what every machine reports, by kernel.
 const GATES: [&str; 4] = ["rollouts/1", "rollouts/2", "rollouts/3", "rollouts/4"];
 
+/// Two more versions of every patch, for the console and the reports: 300 patches with what the first of each has.
+const MORE_PATCHES: &str = "
+    insert into patches (version) select p.version + more from patches p, generate_series(1, 2) more;
+    insert into payloads (patch_id, filename, kernel, flavour, architecture, sha256, size, module_name, module_sha256,
+        vermagic, signature, fixes, source, added_by)
+    select p.id, replace(y.filename, '.1-amd64', '.' || (p.version & 1048575) || '-amd64'), kernel, flavour,
+        architecture, sha256((kernel || p.version)::bytea), size, module_name, module_sha256, vermagic, signature,
+        fixes, source, added_by
+    from payloads y join patches f on f.id = y.patch_id
+        join patches p on p.version >> 20 = f.version >> 20 and p.id <> f.id;
+    insert into promotions (patch_id, tier_id, actor) select p.id, t.id, 'bench' from patches p, tiers t
+        where t.position = 3 and p.version & 1048575 > 1";
+/// Takes away what the figures of reports and pages put there.
+const AWAY: &str = "
+    delete from rollouts;
+    delete from policies;
+    delete from promotions using patches p where p.id = patch_id and p.version & 1048575 > 1;
+    delete from payloads using patches p where p.id = patch_id and p.version & 1048575 > 1;
+    delete from patches where version & 1048575 > 1";
+
 /// Pages of the console, while those rollouts are under way.
 const PAGES: [&str; 10] = [
     "/console",
@@ -283,6 +303,8 @@ const TIMES: usize = 15;
 /// Asks for each list and report, page after page, one at a time.
 pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>> {
     let database = connect(&site.database).await?;
+    database.batch_execute(MORE_PATCHES).await?;
+    database.batch_execute("vacuum analyze").await?;
     let server = site.serve(&[]).await?;
     let base = format!("http://{}/v1/admin", server.address);
     let client = reqwest_client()?;
@@ -369,9 +391,7 @@ pub(crate) async fn reports(plan: Plan, site: &Site) -> anyhow::Result<Vec<Row>>
             ),
         });
     }
-    database
-        .batch_execute("delete from rollouts; delete from policies")
-        .await?;
+    database.batch_execute(AWAY).await?;
     Ok(rows)
 }
 

@@ -20,12 +20,15 @@ statements! {
     SELECT_UNSEEN = "select p.id, p.version from patches p where p.id = any($1)
         and not exists (select from promotions where patch_id = p.id)
         and not exists (select from payloads where patch_id = p.id and staged is null)";
-    SELECT_PATCH_PAGE = "select p.id, p.version, p.created_at, count(y.id), count(distinct y.kernel), count(y.damaged)
-        from patches p left join payloads y on y.patch_id = p.id and y.staged is null
-        where (exists (select from payloads where patch_id = p.id and staged is null)
-            or not exists (select from payloads where patch_id = p.id))
-          and ($1::bigint is null or p.version < $1) and ($2::bigint is null or p.version = $2)
-        group by p.id order by p.version desc limit $3";
+    SELECT_PATCH_PAGE = "select p.id, p.version, p.created_at, y.payloads, y.kernels, y.damaged
+        from (select p.id, p.version, p.created_at from patches p
+              where (exists (select from payloads where patch_id = p.id and staged is null)
+                  or not exists (select from payloads where patch_id = p.id))
+                and ($1::bigint is null or p.version < $1) and ($2::bigint is null or p.version = $2)
+              order by p.version desc limit $3) p,
+            lateral (select count(*) as payloads, count(distinct kernel) as kernels, count(damaged) as damaged
+                from payloads where patch_id = p.id and staged is null) y
+        order by p.version desc";
     SELECT_PROMOTIONS_OF = "select r.patch_id, t.name, r.kernel, r.flavour, r.architecture, r.at, r.actor, r.reason, t.position
         from promotions r join tiers t on t.id = r.tier_id where r.patch_id = any($1) order by r.at, t.position";
     SELECT_BLOCKS_OF = "select patch_id, kind, kernel, flavour, architecture, at, actor, reason
