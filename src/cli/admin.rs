@@ -109,10 +109,7 @@ pub async fn run(context: &Context, command: AdminCommand) -> Result<(), CliErro
         AdminCommand::Token(command) => service_tokens::run(context, command).await,
         AdminCommand::List => {
             let page = client
-                .all::<AdminEntry, _>(&["admins"], |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                })
+                .all::<AdminEntry, _>(&["admins"], PageQuery::new)
                 .await?;
             context.show(&page)
         }

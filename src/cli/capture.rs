@@ -134,10 +134,7 @@ pub async fn run(context: &Context, command: CaptureCommand) -> Result<(), CliEr
         }
         CaptureCommand::List => {
             let page = client
-                .all::<Capture, _>(&["captures"], |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                })
+                .all::<Capture, _>(&["captures"], PageQuery::new)
                 .await?;
             context.show(&page)
         }

@@ -167,11 +167,7 @@ pub async fn run(context: &Context, command: JobCommand) -> Result<Exit, CliErro
     let client = context.client()?;
     match command {
         JobCommand::List(page) => {
-            let page = list::<Job, _>(&client, &["jobs"], page, |cursor, limit| PageQuery {
-                cursor,
-                limit: Some(limit),
-            })
-            .await?;
+            let page = list::<Job, _>(&client, &["jobs"], page, PageQuery::new).await?;
             context.show(&page)?;
             context.more(page.next_cursor.as_deref());
             Ok(Exit::Ok)

@@ -37,6 +37,7 @@ pub mod times;
 pub mod tls;
 pub mod token;
 pub mod upload;
+pub mod validity;
 pub mod webhook;
 
 mod run;

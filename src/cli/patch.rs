@@ -322,10 +322,7 @@ pub async fn run(context: &Context, command: PatchCommand) -> Result<Exit, CliEr
         PatchCommand::List => {
             let page = context
                 .client()?
-                .all::<Patch, _>(&["patches"], |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                })
+                .all::<Patch, _>(&["patches"], PageQuery::new)
                 .await?;
             context.show(&page)?;
         }

@@ -2,12 +2,11 @@
 
 use super::CliError;
 use super::context::{Context, PageArgs, list};
-use super::output::{Row, Show, View, flag, some};
-use super::times::When;
+use super::output::{Row, Show, View, flag};
+use super::validity::{self, Validity};
 use crate::domain::Grant;
 use crate::wire::admin::{PageQuery, ServiceTokenCreate, ServiceTokenCreated, ServiceTokenEntry};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use reqwest::Method;
 
 const EXAMPLES: &str = "\
@@ -48,12 +47,9 @@ pub struct AddArgs {
         value_delimiter = ','
     )]
     pub scopes: Vec<Grant>,
-    /// Until when it is valid: a time, a day or a span such as 365d [default: 90d]
-    #[arg(long, value_name = "TIME", conflicts_with = "no_expiry")]
-    pub valid_until: Option<When>,
-    /// It never expires
-    #[arg(long)]
-    pub no_expiry: bool,
+    /// Until when.
+    #[command(flatten)]
+    pub validity: Validity,
 }
 
 impl Show for ServiceTokenCreated {
@@ -99,12 +95,9 @@ pub async fn run(context: &Context, command: ServiceTokenCommand) -> Result<(), 
         ServiceTokenCommand::Add(args) => add(context, args).await,
         ServiceTokenCommand::List(page) => {
             let client = context.client()?;
-            let query = |cursor, limit| PageQuery {
-                cursor,
-                limit: Some(limit),
-            };
             let page =
-                list::<ServiceTokenEntry, _>(&client, &["service-tokens"], page, query).await?;
+                list::<ServiceTokenEntry, _>(&client, &["service-tokens"], page, PageQuery::new)
+                    .await?;
             context.show(&page)?;
             context.more(page.next_cursor.as_deref());
             Ok(())
@@ -120,29 +113,18 @@ pub async fn run(context: &Context, command: ServiceTokenCommand) -> Result<(), 
 }
 
 async fn add(context: &Context, args: AddArgs) -> Result<(), CliError> {
-    let valid_until = args
-        .valid_until
-        .map(|when| when.ahead(Timestamp::now(), context.zone()))
-        .transpose()
-        .map_err(CliError::Usage)?;
     let body = ServiceTokenCreate {
         name: args.name,
         scopes: args.scopes,
-        valid_until,
-        no_expiry: args.no_expiry,
+        valid_until: validity::moment(context, args.validity.valid_until)?,
+        no_expiry: args.validity.no_expiry,
     };
     let created: ServiceTokenCreated = context
         .client()?
         .send(Method::POST, &["service-tokens"], &body)
         .await?;
-    if context.for_people() {
-        let until = created.valid_until.map(|at| context.view().time(at));
-        context.note(&format!(
-            "Service token {} may: {}; valid until: {}. It is shown only now.",
-            created.name,
-            scopes(&created.scopes),
-            some(until.or_else(|| Some("no end".to_owned())))
-        ));
-    }
+    let may = scopes(&created.scopes);
+    let what = format!("Service token {} may: {may};", created.name);
+    validity::tell(context, &what, created.valid_until);
     context.show(&created)
 }

@@ -81,10 +81,7 @@ pub async fn run(context: &Context, command: SessionCommand) -> Result<(), CliEr
         }
         SessionCommand::List => {
             let page = client
-                .all::<Session, _>(&["sessions"], |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                })
+                .all::<Session, _>(&["sessions"], PageQuery::new)
                 .await?;
             context.show(&page)
         }

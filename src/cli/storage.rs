@@ -260,13 +260,7 @@ async fn quarantine(context: &Context, command: QuarantineCommand) -> Result<Exi
     match command {
         QuarantineCommand::List(page) => {
             let page =
-                list::<QuarantineEntry, _>(&client, &["quarantine"], page, |cursor, limit| {
-                    PageQuery {
-                        cursor,
-                        limit: Some(limit),
-                    }
-                })
-                .await?;
+                list::<QuarantineEntry, _>(&client, &["quarantine"], page, PageQuery::new).await?;
             context.show(&page)?;
             context.more(page.next_cursor.as_deref());
         }

@@ -2,12 +2,11 @@
 
 use super::CliError;
 use super::context::{Context, PageArgs, list};
-use super::output::{Row, Show, View, flag, some};
-use super::times::When;
+use super::output::{Row, Show, View, flag};
+use super::validity::{self, Validity};
 use crate::domain::TierName;
 use crate::wire::admin::{PageQuery, PeerEntry, SyncTokenCreate, SyncTokenCreated, SyncTokenEntry};
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
 use reqwest::Method;
 
 const EXAMPLES: &str = "\
@@ -40,12 +39,9 @@ pub struct AddArgs {
     pub tier: TierName,
     /// A name for it
     pub name: String,
-    /// Until when it is valid: a time, a day or a span such as 365d [default: 90d]
-    #[arg(long, value_name = "TIME", conflicts_with = "no_expiry")]
-    pub valid_until: Option<When>,
-    /// It never expires
-    #[arg(long)]
-    pub no_expiry: bool,
+    /// Until when.
+    #[command(flatten)]
+    pub validity: Validity,
 }
 
 impl Show for SyncTokenCreated {
@@ -96,13 +92,6 @@ impl Row for PeerEntry {
     }
 }
 
-fn page_query(cursor: Option<String>, limit: crate::wire::admin::Limit) -> PageQuery {
-    PageQuery {
-        cursor,
-        limit: Some(limit),
-    }
-}
-
 /// Runs a command on sync tokens.
 pub async fn run(context: &Context, command: SyncTokensCommand) -> Result<(), CliError> {
     match command {
@@ -110,7 +99,7 @@ pub async fn run(context: &Context, command: SyncTokensCommand) -> Result<(), Cl
         SyncTokensCommand::List(page) => {
             let client = context.client()?;
             let page =
-                list::<SyncTokenEntry, _>(&client, &["sync-tokens"], page, page_query).await?;
+                list::<SyncTokenEntry, _>(&client, &["sync-tokens"], page, PageQuery::new).await?;
             context.show(&page)?;
             context.more(page.next_cursor.as_deref());
             Ok(())
@@ -128,36 +117,24 @@ pub async fn run(context: &Context, command: SyncTokensCommand) -> Result<(), Cl
 /// Lists the servers that pull from this one.
 pub async fn peers(context: &Context, page: PageArgs) -> Result<(), CliError> {
     let client = context.client()?;
-    let page = list::<PeerEntry, _>(&client, &["sync-peers"], page, page_query).await?;
+    let page = list::<PeerEntry, _>(&client, &["sync-peers"], page, PageQuery::new).await?;
     context.show(&page)?;
     context.more(page.next_cursor.as_deref());
     Ok(())
 }
 
 async fn add(context: &Context, args: AddArgs) -> Result<(), CliError> {
-    let valid_until = args
-        .valid_until
-        .map(|when| when.ahead(Timestamp::now(), context.zone()))
-        .transpose()
-        .map_err(CliError::Usage)?;
     let body = SyncTokenCreate {
         name: args.name,
         tier: args.tier,
-        valid_until,
-        no_expiry: args.no_expiry,
+        valid_until: validity::moment(context, args.validity.valid_until)?,
+        no_expiry: args.validity.no_expiry,
     };
     let created: SyncTokenCreated = context
         .client()?
         .send(Method::POST, &["sync-tokens"], &body)
         .await?;
-    if context.for_people() {
-        let until = created.valid_until.map(|at| context.view().time(at));
-        context.note(&format!(
-            "Sync token {} for tier {}, valid until: {}. It is shown only now.",
-            created.name,
-            created.tier,
-            some(until.or_else(|| Some("no end".to_owned())))
-        ));
-    }
+    let what = format!("Sync token {} for tier {},", created.name, created.tier);
+    validity::tell(context, &what, created.valid_until);
     context.show(&created)
 }

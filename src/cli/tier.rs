@@ -126,12 +126,7 @@ pub async fn run(context: &Context, command: TierCommand) -> Result<(), CliError
     let client = context.client()?;
     match command {
         TierCommand::List => {
-            let page = client
-                .all::<Tier, _>(&["tiers"], |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                })
-                .await?;
+            let page = client.all::<Tier, _>(&["tiers"], PageQuery::new).await?;
             context.show(&page)
         }
         TierCommand::Create { name, place } => {

@@ -2,14 +2,15 @@
 
 use super::CliError;
 use super::context::{Context, PageArgs, list};
-use super::output::{Row, Show, View, flag, pairs, some};
+use super::output::{Row, Show, View, flag, pairs};
 use super::times::When;
+use super::validity;
 use crate::domain::{LabelKey, LabelValue, Labels, ParseError, TierName};
 use crate::wire::admin::{
     AuthTokenCreate, AuthTokenCreated, AuthTokenEntry, PageQuery, TokenFormat,
 };
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
+
 use reqwest::Method;
 use std::collections::BTreeMap;
 
@@ -126,10 +127,7 @@ pub async fn run(context: &Context, args: AuthTokenArgs) -> Result<(), CliError>
                 &context.client()?,
                 &["auth-tokens"],
                 page,
-                |cursor, limit| PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                },
+                PageQuery::new,
             )
             .await?;
             context.show(&page)?;
@@ -150,11 +148,7 @@ pub async fn run(context: &Context, args: AuthTokenArgs) -> Result<(), CliError>
 }
 
 async fn make(context: &Context, create: CreateArgs) -> Result<(), CliError> {
-    let valid_until = create
-        .valid_until
-        .map(|when| when.ahead(Timestamp::now(), context.zone()))
-        .transpose()
-        .map_err(CliError::Usage)?;
+    let valid_until = validity::moment(context, create.valid_until)?;
     let given = create.label.len();
     let labels: BTreeMap<LabelKey, LabelValue> = create.label.into_iter().collect();
     if labels.len() < given {
@@ -176,14 +170,7 @@ async fn make(context: &Context, create: CreateArgs) -> Result<(), CliError> {
         .client()?
         .send(Method::POST, &["auth-tokens"], &body)
         .await?;
-    if context.for_people() {
-        let until = created.valid_until.map(|at| context.view().time(at));
-        context.note(&format!(
-            "Auth token {} for tier {}, valid until: {}. It is shown only now.",
-            created.name,
-            created.tier,
-            some(until.or_else(|| Some("no end".to_owned())))
-        ));
-    }
+    let what = format!("Auth token {} for tier {},", created.name, created.tier);
+    validity::tell(context, &what, created.valid_until);
     context.show(&created)
 }

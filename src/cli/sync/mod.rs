@@ -164,13 +164,8 @@ pub async fn run(context: &Context, command: SyncCommand) -> Result<Exit, CliErr
             context.show(&pending)?;
         }
         SyncCommand::Reports(page) => {
-            let page = list::<SyncRun, _>(&client, &["sync", "reports"], page, |cursor, limit| {
-                PageQuery {
-                    cursor,
-                    limit: Some(limit),
-                }
-            })
-            .await?;
+            let page =
+                list::<SyncRun, _>(&client, &["sync", "reports"], page, PageQuery::new).await?;
             context.show(&page)?;
             context.more(page.next_cursor.as_deref());
         }

@@ -82,6 +82,17 @@ pub struct PageQuery {
     pub limit: Option<Limit>,
 }
 
+impl PageQuery {
+    /// The page after this cursor, of at most so many.
+    #[must_use]
+    pub const fn new(cursor: Option<String>, limit: Limit) -> Self {
+        Self {
+            cursor,
+            limit: Some(limit),
+        }
+    }
+}
+
 /// The part of a patch that an action speaks of; an empty object means the whole patch.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = Scope)]
