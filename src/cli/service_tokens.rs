@@ -4,7 +4,7 @@ use super::CliError;
 use super::context::{Context, PageArgs, list};
 use super::output::{Row, Show, View, flag};
 use super::validity::{self, Validity};
-use crate::domain::Grant;
+use crate::domain::{Grant, grant};
 use crate::wire::admin::{PageQuery, ServiceTokenCreate, ServiceTokenCreated, ServiceTokenEntry};
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -59,11 +59,6 @@ impl Show for ServiceTokenCreated {
     }
 }
 
-fn scopes(grants: &[Grant]) -> String {
-    let words: Vec<String> = grants.iter().map(Grant::to_string).collect();
-    words.join(", ")
-}
-
 impl Row for ServiceTokenEntry {
     const HEADER: &'static [&'static str] = &[
         "name",
@@ -79,7 +74,7 @@ impl Row for ServiceTokenEntry {
     fn cells(&self, view: &View) -> Vec<String> {
         vec![
             self.name.clone(),
-            scopes(&self.scopes),
+            grant::list(&self.scopes),
             view.time(self.created_at),
             self.created_by.clone(),
             view.some_time(self.valid_until),
@@ -123,7 +118,7 @@ async fn add(context: &Context, args: AddArgs) -> Result<(), CliError> {
         .client()?
         .send(Method::POST, &["service-tokens"], &body)
         .await?;
-    let may = scopes(&created.scopes);
+    let may = grant::list(&created.scopes);
     let what = format!("Service token {} may: {may};", created.name);
     validity::tell(context, &what, created.valid_until);
     context.show(&created)

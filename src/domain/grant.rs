@@ -57,11 +57,12 @@ impl Grant {
             .is_none_or(|own| own == section)
             .then_some(self.role)
     }
+}
 
-    /// The role it gives everywhere; `None` if it is for one section.
-    pub fn everywhere(self) -> Option<Role> {
-        self.section.is_none().then_some(self.role)
-    }
+/// Grants as people read them.
+pub fn list(grants: &[Grant]) -> String {
+    let words: Vec<String> = grants.iter().map(Grant::to_string).collect();
+    words.join(", ")
 }
 
 /// The most that some grants give in a section.

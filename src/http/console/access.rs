@@ -6,8 +6,8 @@ use super::machines::tiers;
 use super::page::{may_act, or_none, page, time};
 use super::session::Visitor;
 use super::tables::table;
-use crate::domain::Role;
 use crate::domain::grant::SECTIONS;
+use crate::domain::{Role, grant};
 use crate::service::peer::tokens as sync_tokens;
 use crate::service::{Core, admins, auth, auth_tokens, census, service_tokens};
 use crate::wire::admin::{AdminOrigin, PageQuery};
@@ -148,10 +148,9 @@ async fn programs(core: &Core, visitor: &Visitor) -> Result<Markup, PageError> {
         .items
         .iter()
         .map(|token| {
-            let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
             vec![
                 html! { (token.name) },
-                html! { (scopes.join(", ")) },
+                html! { (grant::list(&token.scopes)) },
                 html! { (token.created_by) },
                 standing(token.revoked_at, token.valid_until),
                 time(token.last_used),
