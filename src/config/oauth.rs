@@ -7,6 +7,7 @@ use super::model::Config;
 use super::sync::Proxy;
 use crate::domain::{Role, Secret};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -136,6 +137,25 @@ pub(super) fn roles(values: &Values, errors: &mut Vec<ConfigError>) -> Vec<(Stri
     })
 }
 
+/// Whether nobody on the way can change what a URL answers: it is an https one, or the way does not leave this machine.
+fn is_safe(url: &str) -> bool {
+    let Ok(url) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    let Some(host) = url.host().filter(|host| !host.is_empty()) else {
+        return false;
+    };
+    let is_near = || {
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    match url.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_near(),
+        _ => false,
+    }
+}
+
 /// Adds what cannot be together.
 pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
     let oauth = &config.auth.oauth;
@@ -177,6 +197,18 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
             );
         }
     }
+    for (key, url) in [
+        ("auth.oauth.jwks.url", &oauth.jwks_url),
+        ("auth.oauth.authorization-url", &oauth.authorization_url),
+        ("auth.oauth.token-url", &oauth.token_url),
+    ] {
+        if !url.is_empty() && !is_safe(url) {
+            checker.wrong(
+                key,
+                "must be an https URL: whoever could change an answer on its way could let anybody in; http is for loopback addresses only",
+            );
+        }
+    }
     if oauth.algorithms.is_empty() {
         checker.wrong(ALGORITHMS, "must name an algorithm, e.g. RS256");
     }
@@ -209,4 +241,31 @@ pub(super) fn check(config: &Config, checker: &mut Checker<'_>) {
         oauth.refresh_unknown_limit,
         keys,
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_safe;
+
+    #[test]
+    fn keys_do_not_come_in_the_clear() {
+        for good in [
+            "https://sso.example.com/keys",
+            "http://127.0.0.1:9/keys",
+            "http://[::1]:9/keys",
+            "http://localhost/keys",
+        ] {
+            assert!(is_safe(good), "{good}");
+        }
+        for bad in [
+            "http://sso.example.com/keys",
+            "http://127.0.0.1.example.com/keys",
+            "ftp://127.0.0.1/keys",
+            "/keys",
+            "sso.example.com",
+            "https://",
+        ] {
+            assert!(!is_safe(bad), "{bad}");
+        }
+    }
 }

@@ -43,11 +43,10 @@ pub(super) async fn by_service_token(
         rows::touch(&conn, live.id).await?;
     }
     let role = grant::role_in(&live.scopes, section).ok_or_else(|| {
-        let scopes: Vec<String> = live.scopes.iter().map(ToString::to_string).collect();
         ServiceError::Forbidden(format!(
             "the service token {} has the scopes {}, and none of them is for {section}",
             live.name,
-            scopes.join(", ")
+            grant::list(&live.scopes)
         ))
     })?;
     Ok(Caller {
@@ -84,9 +83,22 @@ pub(super) async fn by_provider(
     })
 }
 
-/// Whether a session's owner is one whom the identity provider vouched for. The role stays as it was then, until the session ends.
+/// Whether a session's owner is one whom the identity provider vouched for, and who may still come in. The role stays as it
+/// was then, until the session ends.
 pub(super) fn is_vouched(core: &Core, subject: &str) -> bool {
-    core.config.auth.oauth.signs_in() && subject.starts_with(VOUCHED)
+    let config = &core.config.auth.oauth;
+    let name = subject.strip_prefix(VOUCHED);
+    config.signs_in()
+        && name.is_some_and(|name| config.allowed_emails.is_empty() || lists(config, name))
+}
+
+/// Whether two callers may be one person: they have one name, or the provider vouches for both and only one has an address.
+pub fn may_be_one(one: &str, other: &str) -> bool {
+    let is_without_email = |name: &str| Some(name.strip_prefix(VOUCHED)?.starts_with(':'));
+    one == other
+        || is_without_email(one)
+            .zip(is_without_email(other))
+            .is_some_and(|(one, other)| one != other)
 }
 
 /// A new way to the identity provider: where a browser goes, and what it keeps meanwhile. `None` if people do not sign in there.
@@ -132,7 +144,13 @@ fn told(error: OidcError) -> ServiceError {
     }
 }
 
-/// What somebody is called and may do, by the configuration.
+fn lists(config: &OAuth, email: &str) -> bool {
+    let mut allowed = config.allowed_emails.iter();
+    allowed.any(|allowed| allowed.eq_ignore_ascii_case(email))
+}
+
+/// What somebody is called and may do, by the configuration. A name is the address in small letters; without one it is a colon and
+/// the exact `sub`, so that no `sub` is taken for somebody's address.
 fn judge(config: &OAuth, claims: &Claims) -> Result<(String, Role), ServiceError> {
     let name = claims.email.as_ref().unwrap_or(&claims.subject);
     let is_plain = |name: &str| {
@@ -140,17 +158,16 @@ fn judge(config: &OAuth, claims: &Claims) -> Result<(String, Role), ServiceError
             && name.len() <= MAX_NAME
             && name.bytes().all(|byte| byte.is_ascii_graphic())
     };
-    if !is_plain(name) {
+    let is_address = claims.email.is_some();
+    if !is_plain(name) || (is_address && name.starts_with(':')) {
         return Err(ServiceError::Unauthorized(
             "the token is refused: it names nobody by a plain `email` or `sub`".to_owned(),
         ));
     }
-    let is_allowed = claims.email.as_ref().is_some_and(|email| {
-        let allowed = config.allowed_emails.iter();
-        allowed
-            .into_iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(email))
-    });
+    let is_allowed = claims
+        .email
+        .as_ref()
+        .is_some_and(|email| lists(config, email));
     if !config.allowed_emails.is_empty() && !is_allowed {
         return Err(ServiceError::Forbidden(format!(
             "{name} is not among auth.oauth.allowed-email-ids"
@@ -163,13 +180,17 @@ fn judge(config: &OAuth, claims: &Claims) -> Result<(String, Role), ServiceError
         .map(|(_, role)| *role)
         .max();
     let role = by_claim.or(config.default_role.filter(|_| is_allowed));
-    role.map(|role| (name.to_ascii_lowercase(), role))
-        .ok_or_else(|| {
-            ServiceError::Forbidden(format!(
-                "{name} has no role here: no value of the claim {:?} is in auth.oauth.roles",
-                config.role_claim
-            ))
-        })
+    let called = if is_address {
+        name.to_ascii_lowercase()
+    } else {
+        format!(":{name}")
+    };
+    role.map(|role| (called, role)).ok_or_else(|| {
+        ServiceError::Forbidden(format!(
+            "{name} has no role here: no value of the claim {:?} is in auth.oauth.roles",
+            config.role_claim
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -221,6 +242,39 @@ mod tests {
         let both = config(&["anna@example.com"], &[("ops", Role::Operator)], None);
         assert!(judge(&both, &claims(Some("eve@example.com"), &["ops"])).is_err());
         assert!(judge(&both, &anna).is_err());
+    }
+
+    #[test]
+    fn a_subject_is_nobodys_address() {
+        let all = config(&[], &[("ops", Role::Viewer)], None);
+        let anna = judge(&all, &claims(Some("Anna@example.com"), &["ops"])).unwrap();
+        let mut bare = claims(None, &["ops"]);
+        bare.subject = "anna@example.com".to_owned();
+        let other = judge(&all, &bare).unwrap();
+        assert_eq!(
+            (anna.0.as_str(), other.0.as_str()),
+            ("anna@example.com", ":anna@example.com")
+        );
+        bare.subject = "S-1".to_owned();
+        assert_eq!(judge(&all, &bare).unwrap().0, ":S-1");
+        assert!(judge(&all, &claims(Some(":s-1"), &["ops"])).is_err());
+    }
+
+    #[test]
+    fn one_person_does_not_pass_for_two() {
+        for (one, other, may) in [
+            ("anna", "anna", true),
+            ("anna", "berta", false),
+            ("anna", "oidc:anna", false),
+            ("oidc:anna@example.com", "oidc:anna@example.com", true),
+            ("oidc:anna@example.com", "oidc:berta@example.com", false),
+            ("oidc:anna@example.com", "oidc::S-1", true),
+            ("oidc::S-1", "oidc::S-2", false),
+            ("oidc::S-1", "token:robot", false),
+        ] {
+            assert_eq!(may_be_one(one, other), may, "{one} {other}");
+            assert_eq!(may_be_one(other, one), may, "{other} {one}");
+        }
     }
 
     #[test]

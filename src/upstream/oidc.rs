@@ -20,6 +20,8 @@ use tokio::sync::Mutex;
 
 /// How long fetching the keys may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a caller waits for new keys while there are old ones.
+const SHORTLY: Duration = Duration::from_secs(1);
 /// After a fetch that failed the next one waits so long.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Keys are used so long beyond their interval if they cannot be fetched anew.
@@ -49,7 +51,7 @@ pub enum OidcError {
 pub struct Claims {
     /// Whom it is about.
     pub subject: String,
-    /// Their address, unless the provider says that it was not verified.
+    /// Their address, unless the provider says anything but that it was verified.
     pub email: Option<String>,
     /// The values of the claim that roles are made from.
     pub groups: Vec<String>,
@@ -94,13 +96,17 @@ impl Provider {
     }
 
     /// Checks a token for this server and gives what it says.
-    pub async fn claims(&self, token: &str) -> Result<Claims, OidcError> {
+    pub async fn claims(self: &Arc<Self>, token: &str) -> Result<Claims, OidcError> {
         let claims = self.check(token, &self.config.audience).await?;
         Ok(self.read(&claims))
     }
 
     /// Checks the token that somebody who signed in was given; it must be for this client and of this journey.
-    pub(super) async fn signed_in(&self, token: &str, nonce: &str) -> Result<Claims, OidcError> {
+    pub(super) async fn signed_in(
+        self: &Arc<Self>,
+        token: &str,
+        nonce: &str,
+    ) -> Result<Claims, OidcError> {
         let claims = self.check(token, &self.config.client_id).await?;
         if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
             return Err(OidcError::Refused(
@@ -118,7 +124,11 @@ impl Provider {
         &self.http
     }
 
-    async fn check(&self, token: &str, audience: &str) -> Result<Map<String, Value>, OidcError> {
+    async fn check(
+        self: &Arc<Self>,
+        token: &str,
+        audience: &str,
+    ) -> Result<Map<String, Value>, OidcError> {
         let refused = |why: String| OidcError::Refused(why);
         if token.len() > MAX_TOKEN {
             return Err(refused(format!("it is longer than {MAX_TOKEN} bytes")));
@@ -144,7 +154,11 @@ impl Provider {
 
     fn read(&self, claims: &Map<String, Value>) -> Claims {
         let text = |name: &str| claims.get(name).and_then(Value::as_str).map(str::to_owned);
-        let unverified = claims.get("email_verified") == Some(&Value::Bool(false));
+        // Some providers send it as text.
+        let is_verified = match claims.get("email_verified") {
+            None | Some(Value::Bool(true)) => true,
+            Some(said) => said.as_str() == Some("true"),
+        };
         let mut at = claims.get(&self.config.role_claim);
         if at.is_none() {
             // A path such as realm_access.roles.
@@ -164,13 +178,13 @@ impl Provider {
         };
         Claims {
             subject: text("sub").unwrap_or_default(),
-            email: text("email").filter(|_| !unverified),
+            email: text("email").filter(|_| is_verified),
             groups,
         }
     }
 
     /// The key that a token's header names.
-    async fn key(&self, header: &Header) -> Result<DecodingKey, OidcError> {
+    async fn key(self: &Arc<Self>, header: &Header) -> Result<DecodingKey, OidcError> {
         let keys = self.current().await?;
         if let Some(found) = find(&keys, header)? {
             return Ok(found);
@@ -183,13 +197,28 @@ impl Provider {
         })
     }
 
-    /// The keys, fetched if they are old or not there.
-    async fn current(&self) -> Result<Arc<Keys>, OidcError> {
+    /// The keys, fetched if they are old or not there. Who has old ones that still count does not wait long for new ones.
+    async fn current(self: &Arc<Self>) -> Result<Arc<Keys>, OidcError> {
         let interval = self.config.refresh_interval;
         let kept = self.keys.load_full();
-        if let Some(keys) = kept.filter(|keys| keys.fetched.elapsed() < interval) {
+        let Some(keys) = kept.filter(|keys| keys.fetched.elapsed() < interval + GRACE) else {
+            return self.renewed().await;
+        };
+        if keys.fetched.elapsed() < interval {
             return Ok(keys);
         }
+        let this = Arc::clone(self);
+        // A task of its own, which goes on when nobody waits for it any more.
+        let work = tokio::spawn(async move { this.renewed().await });
+        match tokio::time::timeout(SHORTLY, work).await {
+            Ok(Ok(renewed)) => renewed,
+            _ => Ok(keys),
+        }
+    }
+
+    /// The keys, fetched now if they are old.
+    async fn renewed(&self) -> Result<Arc<Keys>, OidcError> {
+        let interval = self.config.refresh_interval;
         let mut tries = self.tries.lock().await;
         // Who waited for another finds what that one fetched.
         let kept = self.keys.load_full();

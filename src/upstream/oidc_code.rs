@@ -7,6 +7,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use openssl::sha::sha256;
 use reqwest::Url;
 use serde::Deserialize;
+use std::sync::Arc;
 
 /// The longest answer to a code, in bytes.
 const MAX_ANSWER: u64 = 64 << 10;
@@ -79,7 +80,7 @@ impl Provider {
 
     /// Redeems the code that a browser came back with.
     pub async fn redeem(
-        &self,
+        self: &Arc<Self>,
         code: &str,
         redirect: &str,
         journey: &Journey,
@@ -103,7 +104,9 @@ impl Provider {
             .header("accept", "application/json")
             .body(body);
         if !config.client_secret.is_empty() {
-            request = request.basic_auth(&config.client_id, Some(config.client_secret.expose()));
+            // Both are encoded as in a form first (RFC 6749, 2.3.1).
+            let secret = encoded(config.client_secret.expose());
+            request = request.basic_auth(encoded(&config.client_id), Some(secret));
         }
         let away = |why: String| OidcError::Away(why);
         let response = self
@@ -116,6 +119,10 @@ impl Provider {
             return Err(away(format!("auth.oauth.token-url answers {status}")));
         }
         if !status.is_success() {
+            tracing::warn!(
+                status = status.as_u16(),
+                "auth.oauth.token-url does not take a code; if this is so for everybody, look at auth.oauth.client-id and client-secret"
+            );
             return Err(refused(
                 "the identity provider does not take the code; sign in again",
             ));
@@ -139,9 +146,20 @@ impl Provider {
     }
 }
 
+/// A text as it stands in a form.
+fn encoded(text: &str) -> String {
+    let pair = serde_urlencoded::to_string([("", text)]).unwrap_or_default();
+    pair.trim_start_matches('=').to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_encoded_as_in_a_form() {
+        assert_eq!(encoded("=a b%c+d/:é"), "%3Da+b%25c%2Bd%2F%3A%C3%A9");
+    }
 
     #[test]
     fn a_journey_is_kept_whole() {
