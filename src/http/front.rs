@@ -5,9 +5,9 @@
 //! because requests are being captured or logged or its path is written in an unusual way, is left to the router, as is
 //! every other request.
 
-use super::admin::extract::source;
 use super::error::{Asked, complete};
 use super::governor::Governor;
+use super::origin::source;
 use super::serve::App;
 use super::{client, machine, observe};
 use crate::service::Core;

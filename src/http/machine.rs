@@ -2,6 +2,7 @@
 //! are known or expected to put them, and errors in the words that clients know.
 
 use super::error::{ApiError, AsIs};
+use super::origin::scheme;
 use crate::domain::MachineId;
 use crate::domain::token::MachineClaims;
 use crate::service::{Core, ServiceError, clients, delivery};
@@ -255,13 +256,7 @@ impl<'a> ClientUrl<'a> {
         if !template.is_empty() {
             return template.replace("{filename}", filename);
         }
-        let forwarded = self.headers.get("x-forwarded-proto");
-        let encrypted = core.config.server.tls.is_some();
-        let scheme = if encrypted || forwarded.is_some_and(|v| v == "https") {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = scheme(core, self.headers);
         match self.host() {
             Some(host) => format!("{scheme}://{host}/v1/patches/{filename}"),
             None => format!("/v1/patches/{filename}"),

@@ -13,6 +13,7 @@ mod legacy;
 mod machine;
 mod observe;
 mod ops;
+mod origin;
 mod patches;
 mod peer;
 mod places;

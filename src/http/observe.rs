@@ -1,7 +1,7 @@
 //! Around every request: an id, a log line, the public metric of its duration, and an answer even to a panic.
 
-use super::admin::extract::source;
 use super::error::{ApiError, REQUEST_ID};
+use super::origin::source;
 use crate::service::{Core, ServiceError};
 use crate::telemetry::security::{self, Deed, Event};
 use crate::telemetry::traces;

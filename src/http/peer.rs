@@ -1,7 +1,7 @@
 //! The API for other servers, `/v1/sync/...` (ours): a signed head, a state or how it differs, payloads, and a report back.
 
-use super::admin::extract::source;
 use super::error::{ApiError, JsonBody, PathParam, QueryParams};
+use super::origin::source;
 use crate::service::peer::{self, Caller, Told};
 use crate::service::{Core, ServiceError, delivery};
 use crate::telemetry::TokenKind;

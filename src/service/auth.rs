@@ -43,6 +43,13 @@ const SOURCE: Backoff = Backoff {
 pub enum Credentials {
     /// A token: of a session, of a service, or of the identity provider.
     Bearer(Secret),
+    /// The token of a session and nothing else, as a browser keeps it.
+    Session {
+        /// The token.
+        token: Secret,
+        /// Whether somebody uses the session; a page that only stays current does not.
+        is_used: bool,
+    },
     /// Name and password with every request.
     Basic {
         /// Name.
@@ -117,17 +124,21 @@ pub async fn authenticate(
     source: String,
 ) -> Result<Caller, ServiceError> {
     match credentials {
-        Credentials::Bearer(token) => {
+        Credentials::Bearer(token) | Credentials::Session { token, .. } => {
             let started = Instant::now();
             let shown = source.clone();
-            let (kind, found) = if token.expose().starts_with(SERVICE_PREFIX) {
+            let (kind, found) = if let Credentials::Session { is_used, .. } = credentials {
+                let found = by_session(core, token, source, *is_used).await;
+                (TokenKind::Session, found)
+            } else if token.expose().starts_with(SERVICE_PREFIX) {
                 let found = identity::by_service_token(core, token, section, source).await;
                 (TokenKind::Service, found)
             } else if let Some(provider) = identity::provider_for(core, token) {
                 let found = identity::by_provider(core, provider, token, source).await;
                 (TokenKind::Oidc, found)
             } else {
-                (TokenKind::Session, by_session(core, token, source).await)
+                let found = by_session(core, token, source, true).await;
+                (TokenKind::Session, found)
             };
             if let Err(ServiceError::Unauthorized(why)) = &found {
                 let deed = Deed {
@@ -170,7 +181,12 @@ fn counted<T>(
     result
 }
 
-async fn by_session(core: &Core, token: &Secret, source: String) -> Result<Caller, ServiceError> {
+async fn by_session(
+    core: &Core,
+    token: &Secret,
+    source: String,
+    is_used: bool,
+) -> Result<Caller, ServiceError> {
     let refused =
         || ServiceError::Unauthorized("the session is not known or has ended; log in again".into());
     if !token.expose().starts_with(SESSION_PREFIX) {
@@ -189,7 +205,7 @@ async fn by_session(core: &Core, token: &Secret, source: String) -> Result<Calle
     } else if !live.in_database && !identity::is_vouched(core, &session.subject) {
         return Err(refused());
     }
-    if live.stale {
+    if live.stale && is_used {
         rows::touch(&conn, session.id).await?;
     }
     Ok(Caller {

@@ -6,18 +6,17 @@
 use crate::db::audit::Actor;
 use crate::domain::{Role, Secret, grant};
 use crate::http::error::ApiError;
+use crate::http::origin::source;
 use crate::service::auth::{self, Caller, Credentials};
 use crate::service::{Core, ServiceError};
 use crate::telemetry::security::{self, Deed, Event};
 use crate::wire::admin::BASE;
-use axum::extract::{ConnectInfo, FromRequestParts};
-use axum::http::Extensions;
+use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A role as a type.
@@ -68,13 +67,6 @@ impl<R> Admin<R> {
 /// Where the request comes from: the peer's address, or `unknown`.
 #[derive(Debug)]
 pub struct Source(pub String);
-
-pub(in crate::http) fn source(extensions: &Extensions) -> String {
-    extensions.get::<ConnectInfo<SocketAddr>>().map_or_else(
-        || "unknown".to_owned(),
-        |ConnectInfo(peer)| peer.ip().to_canonical().to_string(),
-    )
-}
 
 impl<S: Send + Sync> FromRequestParts<S> for Source {
     type Rejection = Infallible;

@@ -31,7 +31,7 @@
     busy = true;
     due = false;
     try {
-      const answer = await fetch(location.href, { headers: { accept: 'text/html' }, credentials: 'same-origin' });
+      const answer = await fetch(location.href, { headers: { accept: 'text/html', 'x-livepatch-refresh': '1' }, credentials: 'same-origin' });
       if (answer.redirected && answer.url.includes('/console/login')) { location.reload(); return; }
       if (!answer.ok) return;
       const fresh = new DOMParser().parseFromString(await answer.text(), 'text/html').getElementById('main');

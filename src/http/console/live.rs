@@ -12,6 +12,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Where open pages listen.
+pub(super) const PATH: &str = "/console/live";
 /// How often pages count again.
 const TICK: Duration = Duration::from_secs(10);
 /// Several changes at once are told once.
@@ -20,7 +22,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 const LIFE: Duration = Duration::from_mins(10);
 
 pub(super) fn routes() -> Router<Arc<Core>> {
-    Router::new().route("/console/live", get(live))
+    Router::new().route(PATH, get(live))
 }
 
 async fn live(

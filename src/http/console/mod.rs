@@ -8,6 +8,7 @@ mod access;
 mod assets;
 mod audit;
 mod bars;
+mod cookies;
 mod error;
 mod forecasts;
 mod forms;

@@ -1,14 +1,14 @@
 //! Signing in at the identity provider and coming back, where one is configured.
 
-use super::BASE;
 use super::error::PageError;
 use super::session::set_cookie;
-use crate::http::admin::extract::source;
+use super::{BASE, cookies};
+use crate::http::origin::{scheme, source};
 use crate::service::{Core, ServiceError, identity};
 use crate::upstream::oidc_code::Journey;
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::header::{COOKIE, HOST, SET_COOKIE};
+use axum::http::header::{HOST, SET_COOKIE};
 use axum::http::{Extensions, HeaderMap, HeaderValue, Uri};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -35,27 +35,13 @@ fn callback(core: &Core, uri: &Uri, headers: &HeaderMap) -> Result<String, Servi
         .or_else(|| headers.get(HOST)?.to_str().ok())
         .filter(|host| !host.is_empty() && host.len() < 256 && host.chars().all(plain))
         .ok_or_else(|| ServiceError::Invalid("the request names no host".to_owned()))?;
-    let forwarded = headers
-        .get("x-forwarded-proto")
-        .is_some_and(|proto| proto == "https");
-    let scheme = if core.config.server.tls.is_some() || forwarded {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = scheme(core, headers);
     Ok(format!("{scheme}://{host}{BASE}/oidc/callback"))
 }
 
-fn way(core: &Core, value: &str, seconds: u32) -> HeaderValue {
-    let secure = if core.config.server.tls.is_some() {
-        "; Secure"
-    } else {
-        ""
-    };
-    let text = format!(
-        "{NAME}={value}; Path={BASE}/oidc; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}"
-    );
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+fn way(core: &Core, headers: &HeaderMap, value: &str, seconds: u32) -> HeaderValue {
+    let path = format!("{BASE}/oidc");
+    cookies::made(NAME, value, &path, Some(seconds), scheme(core, headers))
 }
 
 async fn set_out(
@@ -69,7 +55,7 @@ async fn set_out(
             "nobody signs in at an identity provider here; see auth.oauth.client-id".to_owned(),
         )
     })?;
-    let cookie = way(&core, &journey.text(), PATIENCE);
+    let cookie = way(&core, &headers, &journey.text(), PATIENCE);
     Ok(([(SET_COOKIE, cookie)], Redirect::to(&url)).into_response())
 }
 
@@ -81,14 +67,7 @@ struct Arrival {
 }
 
 fn journey(headers: &HeaderMap) -> Option<Journey> {
-    let pairs = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'));
-    let mut found = pairs.filter_map(|pair| pair.trim().split_once('='));
-    let (_, text) = found.find(|(name, _)| *name == NAME)?;
-    Journey::read(text)
+    Journey::read(cookies::find(headers, NAME)?)
 }
 
 async fn arrive(
@@ -124,8 +103,11 @@ async fn arrive(
     let from = source(&extensions);
     let answer = identity::arrive(&core, &code, &redirect, &journey, from).await?;
     let cookies = AppendHeaders([
-        (SET_COOKIE, set_cookie(&core, answer.token.expose())),
-        (SET_COOKIE, way(&core, "", 0)),
+        (
+            SET_COOKIE,
+            set_cookie(&core, &headers, answer.token.expose()),
+        ),
+        (SET_COOKIE, way(&core, &headers, "", 0)),
     ]);
     Ok((cookies, Redirect::to(BASE)).into_response())
 }

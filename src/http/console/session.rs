@@ -5,18 +5,19 @@
 
 use super::error::PageError;
 use super::page::bare;
-use super::{BASE, forms};
-use crate::domain::{Role, Secret, Sha256, grant};
-use crate::http::admin::extract::source;
+use super::{BASE, cookies, forms};
+use crate::domain::{Role, Secret, Sha256};
+use crate::http::origin::{scheme, source};
 use crate::service::auth::{self, Caller, Credentials};
 use crate::service::{Core, ServiceError};
 use crate::telemetry::security::{self, Deed, Event};
 use crate::wire::admin::LoginRequest;
 use axum::Router;
-use axum::extract::{Form, FromRequest, FromRequestParts, Query, Request, State};
-use axum::http::header::{COOKIE, ORIGIN, SET_COOKIE};
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, FromRequestParts, Query, Request, State};
+use axum::http::header::{ORIGIN, SET_COOKIE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use maud::{Markup, html};
@@ -26,6 +27,8 @@ use std::sync::Arc;
 
 /// Name of the cookie.
 const NAME: &str = "livepatch-console";
+/// The header with which the script asks for the page anew.
+const REFRESH: &str = "x-livepatch-refresh";
 /// The longest form.
 const MAX_FORM: usize = 64 << 10;
 
@@ -67,15 +70,8 @@ impl Visitor {
 }
 
 fn cookie(headers: &HeaderMap) -> Option<Secret> {
-    let all = headers.get_all(COOKIE).iter();
-    let pairs = all
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'));
-    let mut found = pairs.filter_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        (name == NAME).then(|| Secret::new(value))
-    });
-    found.next().filter(|token| !token.is_empty())
+    let found = cookies::find(headers, NAME).filter(|value| !value.is_empty());
+    found.map(Secret::new)
 }
 
 /// What only the pages of this session know. It tells nothing of the session's token.
@@ -83,16 +79,9 @@ fn proof(token: &Secret) -> String {
     Sha256::of(format!("livepatch console form\0{}", token.expose()).as_bytes()).to_string()
 }
 
-/// The section of the API that a page stands for.
-fn section(uri: &Uri) -> &str {
-    let below = uri.path().strip_prefix(BASE).unwrap_or_default();
-    grant::section_of(
-        below
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default(),
-    )
+/// Whether a page asks by itself, to stay current. That is no use of the session: one that nobody uses ends, open or not.
+fn asks_by_itself(parts: &Parts) -> bool {
+    parts.headers.contains_key(REFRESH) || parts.uri.path() == super::live::PATH
 }
 
 impl FromRequestParts<Arc<Core>> for Visitor {
@@ -103,15 +92,17 @@ impl FromRequestParts<Arc<Core>> for Visitor {
         let Some(token) = cookie(&parts.headers) else {
             return Err(to_sign_in(parts));
         };
-        let credentials = Credentials::Bearer(token);
-        let caller = auth::authenticate(core, &credentials, section(&parts.uri), from).await;
+        let proof = proof(&token);
+        let credentials = Credentials::Session {
+            token,
+            is_used: !asks_by_itself(parts),
+        };
+        // A session may go everywhere that its role may; sections are for service tokens.
+        let caller = auth::authenticate(core, &credentials, "", from).await;
         let caller = match caller {
             Ok(caller) => caller,
             Err(ServiceError::Unauthorized(_)) => return Err(to_sign_in(parts)),
             Err(error) => return Err(PageError::from(error).into_response()),
-        };
-        let Credentials::Bearer(token) = credentials else {
-            return Err(to_sign_in(parts));
         };
         let said = Query::<Said>::try_from_uri(&parts.uri).ok();
         Ok(Self {
@@ -119,7 +110,7 @@ impl FromRequestParts<Arc<Core>> for Visitor {
             said: said
                 .and_then(|Query(said)| said.done)
                 .and_then(|word| forms::said(&word)),
-            proof: proof(&token),
+            proof,
         })
     }
 }
@@ -172,6 +163,25 @@ fn is_foreign(headers: &HeaderMap) -> bool {
         .is_none_or(|(_, from)| from != host)
 }
 
+/// Reads a form within the bounds that every body has.
+async fn read(core: &Core, body: Body) -> Result<Bytes, ServiceError> {
+    let read = axum::body::to_bytes(body, MAX_FORM);
+    match tokio::time::timeout(core.config.server.body_timeout, read).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(_)) => Err(ServiceError::TooLarge(format!(
+            "a form may have {MAX_FORM} bytes"
+        ))),
+        Err(_) => Err(ServiceError::Timeout(
+            "the form did not come in time".to_owned(),
+        )),
+    }
+}
+
+fn fields<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ServiceError> {
+    serde_urlencoded::from_bytes(bytes)
+        .map_err(|error| ServiceError::Invalid(format!("the form cannot be read: {error}")))
+}
+
 impl<T: DeserializeOwned> FromRequest<Arc<Core>> for Posted<T> {
     type Rejection = Response;
 
@@ -179,21 +189,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Core>> for Posted<T> {
         let (mut parts, body) = request.into_parts();
         let visitor = Visitor::from_request_parts(&mut parts, core).await?;
         let refuse = |error: ServiceError| PageError::from(error).into_response();
-        let patience = core.config.server.body_timeout;
-        let read = axum::body::to_bytes(body, MAX_FORM);
-        let bytes = match tokio::time::timeout(patience, read).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(_)) => {
-                return Err(refuse(ServiceError::TooLarge(format!(
-                    "a form may have {MAX_FORM} bytes"
-                ))));
-            }
-            Err(_) => {
-                return Err(refuse(ServiceError::Timeout(
-                    "the form did not come in time".to_owned(),
-                )));
-            }
-        };
+        let bytes = read(core, body).await.map_err(refuse)?;
         let shown: Option<Proof> = serde_urlencoded::from_bytes(&bytes).ok();
         let is_ours = shown.is_some_and(|shown| {
             openssl::memcmp::eq(
@@ -206,11 +202,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Core>> for Posted<T> {
                 "this form was not sent from a page of your session; open the page again and send it from there".to_owned(),
             )));
         }
-        let form = serde_urlencoded::from_bytes(&bytes).map_err(|error| {
-            refuse(ServiceError::Invalid(format!(
-                "the form cannot be read: {error}"
-            )))
-        })?;
+        let form = fields(&bytes).map_err(refuse)?;
         Ok(Self { visitor, form })
     }
 }
@@ -246,7 +238,7 @@ fn form(core: &Core, next: &str, user: &str, wrong: Option<&str>, status: Status
             input #password name="password" type="password" autocomplete="current-password" required;
             button type="submit" { "Sign in" }
         }
-                @if core.config.auth.oauth.signs_in() {
+        @if core.config.auth.oauth.signs_in() {
             p { a.button href={ (BASE) "/oidc/login" } { "Sign in with single sign-on" } }
         }
         p.quiet { "The same name and password as with " code { "livepatch-admin login" } "." }
@@ -262,15 +254,9 @@ struct SignedIn {
 }
 
 /// The cookie with a session, or without one so that it ends.
-pub(super) fn set_cookie(core: &Core, value: &str) -> HeaderValue {
-    let secure = if core.config.server.tls.is_some() {
-        "; Secure"
-    } else {
-        ""
-    };
-    let ends = if value.is_empty() { "; Max-Age=0" } else { "" };
-    let text = format!("{NAME}={value}; Path={BASE}; HttpOnly; SameSite=Lax{secure}{ends}");
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+pub(super) fn set_cookie(core: &Core, headers: &HeaderMap, value: &str) -> HeaderValue {
+    let ends = value.is_empty().then_some(0);
+    cookies::made(NAME, value, BASE, ends, scheme(core, headers))
 }
 
 async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Response, PageError> {
@@ -281,10 +267,7 @@ async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Re
             ServiceError::Forbidden("sign in from the console's own page".to_owned()).into(),
         );
     }
-    let request = Request::from_parts(parts, body);
-    let Form(given) = Form::<SignedIn>::from_request(request, &())
-        .await
-        .map_err(|error| ServiceError::Invalid(error.body_text()))?;
+    let given: SignedIn = fields(&read(&core, body).await?)?;
     let login = LoginRequest {
         user: given.user.clone(),
         password: Secret::new(given.password),
@@ -292,7 +275,7 @@ async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Re
     let target = next(given.next.as_deref());
     match auth::login(&core, &login, from).await {
         Ok(answer) => {
-            let cookie = set_cookie(&core, answer.token.expose());
+            let cookie = set_cookie(&core, &parts.headers, answer.token.expose());
             Ok(([(SET_COOKIE, cookie)], Redirect::to(target)).into_response())
         }
         Err(ServiceError::Unauthorized(why)) => Ok(form(
@@ -321,10 +304,11 @@ struct Nothing {}
 
 async fn sign_out(
     State(core): State<Arc<Core>>,
+    headers: HeaderMap,
     Posted { visitor, .. }: Posted<Nothing>,
 ) -> Result<Response, PageError> {
     auth::logout(&core, &visitor.caller).await?;
-    let cookie = set_cookie(&core, "");
+    let cookie = set_cookie(&core, &headers, "");
     let target = format!("{BASE}/login");
     Ok(([(SET_COOKIE, cookie)], Redirect::to(&target)).into_response())
 }
@@ -332,6 +316,7 @@ async fn sign_out(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::http::header::COOKIE;
 
     #[test]
     fn nobody_is_led_elsewhere() {
