@@ -17,9 +17,16 @@ statements! {
         where last.machines is distinct from n.machines and (last.machines is not null or n.machines > 0)
         on conflict do nothing";
     DELETE_ADOPTION = "delete from adoption where at < now() - make_interval(days => $1)";
-    SELECT_ADOPTION = "select t.name, a.at, a.machines from adoption a
-        join patches p on p.id = a.patch_id join tiers t on t.id = a.tier_id
-        where p.version = $1 order by t.position, a.at limit $2";
+    // Of each tier the last number in each of $2 spans of the time that it has, and the very first.
+    SELECT_ADOPTION = "with noted as (select a.tier_id, a.at, a.machines,
+                extract(epoch from a.at - min(a.at) over own) as since,
+                extract(epoch from max(a.at) over own - min(a.at) over own) as span
+            from adoption a join patches p on p.id = a.patch_id where p.version = $1
+            window own as (partition by a.tier_id))
+        select t.name, n.at, n.machines
+        from (select distinct on (tier_id, ceil(since * $2 / greatest(span, 1))) tier_id, at, machines
+            from noted order by tier_id, ceil(since * $2 / greatest(span, 1)), at desc) n
+        join tiers t on t.id = n.tier_id order by t.position, n.at";
 }
 
 /// Machines of a tier that run a patch.
@@ -47,11 +54,11 @@ pub async fn forget(tx: &Tx<'_>, days: i32) -> Result<u64, DbError> {
     tx.exec(&DELETE_ADOPTION, &[&days]).await
 }
 
-/// The numbers of a patch: by tier, oldest first, at most so many.
+/// The numbers of a patch: by tier, oldest first, at most `most` and one of each.
 pub async fn of(
     run: &impl Run,
     version: PatchVersion,
-    most: i64,
+    most: i32,
 ) -> Result<Vec<(String, Timestamp, u64)>, DbError> {
     let rows = run
         .rows(&SELECT_ADOPTION, &[&version.code(), &most])

@@ -10,17 +10,15 @@ use std::collections::HashMap;
 
 /// Days that the numbers are kept.
 const KEPT: i32 = 90;
-/// The most points of one picture; a curve of more says nothing more.
-const MOST: i64 = 20_000;
-/// Points of one curve.
-const POINTS: usize = 300;
+/// Points of one curve; more would say nothing more.
+const POINTS: i32 = 300;
 
 /// Notes what the machines run now; `false` if this replica does not lead any more.
 pub async fn note(core: &Core, epoch: i64) -> Result<bool, ServiceError> {
     let census = census::current(core).await?;
     let mut running: HashMap<(PatchVersion, i32), u64> = HashMap::new();
     for row in &census.rows {
-        if let Some(version) = row.patch.filter(|_| !row.state.is_failure()) {
+        if let Some(version) = row.patch.filter(|_| row.state.runs_patch()) {
             *running.entry((version, row.tier_id)).or_default() += row.machines;
         }
     }
@@ -61,7 +59,7 @@ pub async fn of(
     core: &Core,
     version: PatchVersion,
 ) -> Result<Vec<(TierName, Vec<(Timestamp, u64)>)>, ServiceError> {
-    let found = rows::of(&core.db.conn().await?, version, MOST).await?;
+    let found = rows::of(&core.db.conn().await?, version, POINTS).await?;
     let mut curves: Vec<(TierName, Vec<(Timestamp, u64)>)> = Vec::new();
     for (tier, at, machines) in found {
         let Ok(tier) = tier.parse::<TierName>() else {
@@ -77,39 +75,6 @@ pub async fn of(
         if let Some((_, last)) = points.last().copied() {
             points.push((now, last));
         }
-        thin(points);
     }
     Ok(curves)
-}
-
-/// Leaves out points evenly until there are few enough; first and last stay.
-fn thin<T>(points: &mut Vec<T>) {
-    let len = points.len();
-    if len <= POINTS {
-        return;
-    }
-    let mut at = 0;
-    let mut kept = 0;
-    points.retain(|_| {
-        let keep = at == len - 1 || at * POINTS / len >= kept;
-        kept += usize::from(keep);
-        at += 1;
-        keep
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn few_points_stay_and_both_ends() {
-        for len in [0, 1, POINTS, POINTS + 1, 7 * POINTS + 3, 20_000] {
-            let mut points: Vec<usize> = (0..len).collect();
-            thin(&mut points);
-            assert!(points.len() <= POINTS + 1, "{len}: {}", points.len());
-            assert_eq!(points.first().copied(), (len > 0).then_some(0));
-            assert_eq!(points.last().copied(), len.checked_sub(1));
-        }
-    }
 }

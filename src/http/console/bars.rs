@@ -65,10 +65,14 @@ pub(super) fn curve(points: &[(Timestamp, u64)], words: &str) -> Markup {
         (x, y)
     };
     let mut line = String::new();
+    // A number stands until the next one was noted.
     for (n, point) in points.iter().enumerate() {
         let (x, y) = place(point);
-        let command = if n == 0 { 'M' } else { 'L' };
-        let _ = write!(line, "{command}{x:.1} {y:.1}");
+        let _ = if n == 0 {
+            write!(line, "M{x:.1} {y:.1}")
+        } else {
+            write!(line, "H{x:.1}V{y:.1}")
+        };
     }
     let words = format!(
         "{words}: {} at {}, {} at {}; at most {}",
