@@ -14,6 +14,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Lines a second of one event that anybody can cause.
 pub const MOST: u32 = 20;
+/// The longest text of a field, in bytes.
+const LONGEST: usize = 500;
 
 /// What kind of event it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -410,6 +412,11 @@ pub fn changed(action: &'static str, deed: Deed<'_>) {
     }
 }
 
+/// The beginning of a text that a caller may have chosen.
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LONGEST)]
+}
+
 impl Sink {
     fn write(&self, kind: Kind, deed: Deed<'_>, now: Timestamp, suppressed: u64) {
         let mut line = json!({
@@ -418,7 +425,7 @@ impl Sink {
             "category": kind.category.as_str(),
             "event": kind.event,
             "level": kind.level,
-            "message": if deed.message.is_empty() { kind.about } else { deed.message },
+            "message": if deed.message.is_empty() { kind.about } else { cut(deed.message) },
             "service": "livepatch-server",
             "version": env!("CARGO_PKG_VERSION"),
         });
@@ -428,7 +435,7 @@ impl Sink {
             ("target", deed.target),
         ] {
             if !text.is_empty() {
-                line[name] = text.into();
+                line[name] = cut(text).into();
             }
         }
         if suppressed > 0 {

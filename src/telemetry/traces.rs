@@ -47,7 +47,8 @@ where
         .build();
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
-        // By the trace alone and not by what a caller asks for: nobody outside decides how much is collected.
+        // By the trace's id and not by the flag that a caller sends. Who names a trace can still choose an id that is collected; the
+        // exporter's queue is bounded, and what does not fit is left out.
         .with_sampler(Sampler::TraceIdRatioBased(settings.sample_rate))
         .with_span_processor(BatchSpanProcessor::builder(exporter).build())
         .build();
@@ -59,7 +60,8 @@ where
         .with_filter(filter_fn(|metadata| {
             metadata.is_span() && metadata.target() == TARGET
         }));
-    ON.store(true, Ordering::Relaxed);
+    // Without samples check-ins keep to their short way.
+    ON.store(settings.sample_rate > 0.0, Ordering::Relaxed);
     (provider, layer)
 }
 
