@@ -7,11 +7,14 @@ use super::connect::Db;
 use super::run::{DbError, Run};
 use super::statements;
 use jiff::Timestamp;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 
 statements! {
-    TRY_JOB_LOCK = "select pg_try_advisory_lock(7103, 2)";
+    SET_JOB_PATIENCE = "select set_config('lock_timeout', $1, false)";
+    TAKE_JOB_LOCK = "select pg_advisory_lock(7103, 2)";
     FAIL_DEAD_JOBS = "update jobs set state = 'failed', error = $1, finished_at = now(), updated_at = now()
         where state = 'running' returning id";
     INSERT_JOB = "insert into jobs (kind, actor) values ($1, $2)
@@ -79,22 +82,28 @@ impl std::fmt::Debug for JobLock {
 }
 
 impl JobLock {
-    /// Takes the lock; `None` if a job runs, here or on another replica.
-    pub async fn try_take(db: &Db) -> Result<Option<Self>, DbError> {
+    /// Takes the lock; `None` if a job runs, here or on another replica, and does not end within `patience`.
+    pub async fn take(db: &Db, patience: Duration) -> Result<Option<Self>, DbError> {
         let (client, connection) = db.settings().connect_alone().await?;
         let connection = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::warn!(%error, "the connection that holds the lock for jobs broke");
             }
         });
-        let row = client
-            .query_one(TRY_JOB_LOCK.text, &[])
+        // PostgreSQL takes 0 for no limit.
+        let patience = patience.as_millis().max(1).to_string();
+        client
+            .query_one(SET_JOB_PATIENCE.text, &[&patience])
             .await
-            .map_err(|e| DbError::of(TRY_JOB_LOCK.name, e))?;
-        Ok(row.get::<_, bool>(0).then_some(Self {
-            _client: client,
-            connection,
-        }))
+            .map_err(|e| DbError::of(SET_JOB_PATIENCE.name, e))?;
+        match client.query_one(TAKE_JOB_LOCK.text, &[]).await {
+            Ok(_) => Ok(Some(Self {
+                _client: client,
+                connection,
+            })),
+            Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+            Err(e) => Err(DbError::of(TAKE_JOB_LOCK.name, e)),
+        }
     }
 
     /// Returns when the lock is lost, because its connection broke.

@@ -24,6 +24,8 @@ use tokio_util::task::TaskTracker;
 const NAMED: usize = 1000;
 /// How often a running job's record is written.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long a new job waits for the lock: PostgreSQL lets go of it a moment after its holder has ended.
+const SETTLE: Duration = Duration::from_secs(1);
 /// What a job's record says when its process ended before it.
 const DIED: &str =
     "the server that ran it ended before it did; start it again, what is done stays done";
@@ -163,7 +165,7 @@ impl Report {
 
 /// Starts a job. [`ServiceError::Conflict`] while another one runs, here or on another replica.
 pub async fn start(core: &Arc<Core>, actor: &Actor, work: Work) -> Result<Job, ServiceError> {
-    let Some(lock) = JobLock::try_take(&core.db).await? else {
+    let Some(lock) = JobLock::take(&core.db, SETTLE).await? else {
         let running = rows::running(&core.db.conn().await?).await?;
         let which = running.map_or_else(
             || "another job".to_owned(),
@@ -238,7 +240,7 @@ async fn run(core: Arc<Core>, actor: Actor, id: i64, work: Work, mut lock: JobLo
 /// Marks jobs as failed whose server ended before them; to be called when a server starts. Leaves everything alone
 /// while a job runs on another replica. Returns how many were marked.
 pub async fn sweep(core: &Core) -> Result<usize, ServiceError> {
-    let Some(lock) = JobLock::try_take(&core.db).await? else {
+    let Some(lock) = JobLock::take(&core.db, Duration::ZERO).await? else {
         return Ok(0);
     };
     Ok(rows::fail_dead(&core.db.conn().await?, &lock, DIED)
