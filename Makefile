@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 PREVIOUS ?= $(shell git log -1 --format=%H --diff-filter=A -- migrations | xargs -I{} git rev-parse {}^ 2>/dev/null)
-.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-upgrade test-monitoring
+.PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-upgrade test-monitoring test-console
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,7 +11,7 @@ help: ## list these targets
 run: ## install what is missing, build, make real patches and start a server (LISTEN=ADDR:PORT, DATA_DIR=DIR)
 	@LISTEN='$(LISTEN)' DATA_DIR='$(DATA_DIR)' exec tests/run.sh
 
-test: ## install what is missing and run all tests, then walkthroughs, the API, the chart, the package, monitoring and the real kernel
+test: ## install what is missing and run all tests, then walkthroughs, the API, the chart, the package, monitoring, the console in a browser and the real kernel
 	@tests/setup.sh test
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
