@@ -24,8 +24,8 @@ statements! {
             from adoption a join patches p on p.id = a.patch_id where p.version = $1
             window own as (partition by a.tier_id))
         select t.name, n.at, n.machines
-        from (select distinct on (tier_id, ceil(since * $2 / greatest(span, 1))) tier_id, at, machines
-            from noted order by tier_id, ceil(since * $2 / greatest(span, 1)), at desc) n
+        from (select distinct on (tier_id, ceil(since * $2::int4 / greatest(span, 1))) tier_id, at, machines
+            from noted order by tier_id, ceil(since * $2::int4 / greatest(span, 1)), at desc) n
         join tiers t on t.id = n.tier_id order by t.position, n.at";
 }
 
