@@ -15,6 +15,9 @@ statements! {
             where machine_labels.from_token or machine_labels.value <> excluded.value";
     REMOVE_LABELS = "delete from machine_labels where machine_id = $1 and key = any ($2::text[])";
     COUNT_LABELS = "select count(*) from machine_labels where machine_id = $1";
+    // In no order: a sum is the same in each.
+    DIGEST_LABEL = "select count(*), coalesce(sum(uuid_hash_extended(machine_id, hashtextextended(value, 0))), 0)::text
+        from machine_labels where key = $1";
     SELECT_LABEL_VALUES = "select machine_id, value from machine_labels where key = $1";
 }
 
@@ -94,4 +97,10 @@ pub async fn values_of(
             Ok((machine, row.get::<_, &str>(1).parse()?))
         })
         .collect()
+}
+
+/// What changes when another machine has this key, or one has another value of it.
+pub async fn digest(run: &impl Run, key: &LabelKey) -> Result<(i64, String), DbError> {
+    let row = run.one(&DIGEST_LABEL, &[&key.as_str()]).await?;
+    Ok((row.get(0), row.get(1)))
 }

@@ -85,9 +85,7 @@ pub(super) async fn look(
     for term in policy.hold_back.iter().flat_map(Selector::terms) {
         if let Test::Label(key, _) = &term.test {
             let conn = core.db.conn().await?;
-            let mut values = label_rows::values_of(&conn, key).await?;
-            values.sort_unstable_by_key(|(machine, _)| *machine);
-            values.hash(&mut seen);
+            label_rows::digest(&conn, key).await?.hash(&mut seen);
         }
     }
     let seen = seen.finish();
