@@ -35,13 +35,7 @@ fn entry(logged: Logged) -> Result<AuditEntry, ServiceError> {
 
 /// Entries, newest first.
 pub async fn list(core: &Core, query: &AuditQuery) -> Result<Page<AuditEntry>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [seq] = paging::decode("audit", cursor)?;
-            Some(paging::part(&seq)?)
-        }
-        None => None,
-    };
+    let before = paging::after("audit", query.cursor.as_deref())?;
     for (what, given) in [
         ("actor", &query.actor),
         ("action", &query.action),

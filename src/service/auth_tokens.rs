@@ -115,13 +115,7 @@ pub async fn page(
     query: &PageQuery,
     counted: bool,
 ) -> Result<Page<AuthTokenEntry>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("auth-tokens", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("auth-tokens", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let found = rows::page(&conn, before, limit as i64 + 1, counted).await?;

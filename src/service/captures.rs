@@ -252,13 +252,7 @@ pub async fn stop(core: &Core, actor: &Actor, id: i64) -> Result<(), ServiceErro
 
 /// Captures, newest first.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<Capture>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("captures", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("captures", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let found = rows::page(&conn, before, limit as i64 + 1).await?;

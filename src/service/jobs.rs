@@ -250,13 +250,7 @@ pub async fn sweep(core: &Core) -> Result<usize, ServiceError> {
 
 /// Lists jobs, newest first.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<Job>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("jobs", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("jobs", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let rows = rows::page(&conn, before, limit as i64 + 1).await?;

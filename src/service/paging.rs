@@ -38,6 +38,15 @@ pub fn part<T: FromStr>(text: &str) -> Result<T, ServiceError> {
     text.parse().map_err(|_| foreign())
 }
 
+/// Reads a cursor of one part: after what the page begins; `None` for the first page.
+pub fn after<T: FromStr>(kind: &str, cursor: Option<&str>) -> Result<Option<T>, ServiceError> {
+    let Some(cursor) = cursor else {
+        return Ok(None);
+    };
+    let [place] = decode(kind, cursor)?;
+    part(&place).map(Some)
+}
+
 /// Reads a point in time, in unix microseconds, from a part of a cursor.
 pub fn time(text: &str) -> Result<jiff::Timestamp, ServiceError> {
     jiff::Timestamp::from_microsecond(part(text)?).map_err(|_| foreign())

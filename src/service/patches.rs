@@ -17,13 +17,7 @@ use serde_json::json;
 
 /// Lists patches, highest version first.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<Patch>, ServiceError> {
-    let below = match &query.cursor {
-        Some(cursor) => {
-            let [version] = paging::decode("patches", cursor)?;
-            Some(paging::part(&version)?)
-        }
-        None => None,
-    };
+    let below = paging::after("patches", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let patches = read(core, below, None, limit as i64 + 1).await?;
     let place = |patch: &Patch| paging::encode("patches", &[&patch.version]);

@@ -15,13 +15,7 @@ use std::io;
 
 /// Lists quarantined files, newest first.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<QuarantineEntry>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("quarantine", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("quarantine", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let rows = held::page(&conn, before, limit as i64 + 1).await?;

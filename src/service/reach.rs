@@ -39,13 +39,7 @@ pub async fn of_patch(
     version: PatchVersion,
     query: &ReachQuery,
 ) -> Result<Reach, ServiceError> {
-    let after = match query.cursor.as_deref() {
-        Some(cursor) => {
-            let [id] = paging::decode("reach", cursor)?;
-            paging::part(&id)?
-        }
-        None => Uuid::nil(),
-    };
+    let after = paging::after("reach", query.cursor.as_deref())?.unwrap_or(Uuid::nil());
     let (silence, limit) = (census::silence(core), paging::limit(query.limit));
     let mut conn = core.db.conn().await?;
     let tx = conn.begin_read().await?;

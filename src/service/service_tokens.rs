@@ -78,13 +78,7 @@ pub async fn revoke(core: &Core, caller: &Caller, name: &str) -> Result<(), Serv
 
 /// Service tokens, newest first, revoked ones too.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<ServiceTokenEntry>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("service-tokens", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("service-tokens", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let found = rows::page(&conn, before, limit as i64 + 1).await?;

@@ -30,13 +30,8 @@ const RELOAD_EVERY: Duration = Duration::from_secs(1);
 
 /// Lists payloads by file name.
 pub async fn list(core: &Core, query: &PayloadQuery) -> Result<Page<PayloadEntry>, ServiceError> {
-    let after = match &query.cursor {
-        Some(cursor) => {
-            let [name] = paging::decode("payloads", cursor)?;
-            Some(paging::part::<BundleName>(&name)?.to_string())
-        }
-        None => None,
-    };
+    let after: Option<BundleName> = paging::after("payloads", query.cursor.as_deref())?;
+    let after = after.map(|name| name.to_string());
     let flavour = Scope::parse(None, query.flavour.as_deref(), None)?.flavour;
     let filter = Filter {
         after,

@@ -78,13 +78,7 @@ pub async fn take_report(
 
 /// Deployments that reported, by their ids.
 pub async fn peers(core: &Core, query: &PageQuery) -> Result<Page<PeerEntry>, ServiceError> {
-    let after = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("sync-peers", cursor)?;
-            Some(id)
-        }
-        None => None,
-    };
+    let after: Option<String> = paging::after("sync-peers", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let found = rows::page(&conn, after.as_deref(), limit as i64 + 1).await?;

@@ -85,13 +85,7 @@ pub async fn revoke(core: &Core, actor: &Actor, name: &str) -> Result<(), Servic
 
 /// Sync tokens, newest first, revoked ones too.
 pub async fn list(core: &Core, query: &PageQuery) -> Result<Page<SyncTokenEntry>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("sync-tokens", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("sync-tokens", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let conn = core.db.conn().await?;
     let found = rows::page(&conn, before, limit as i64 + 1).await?;

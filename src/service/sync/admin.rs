@@ -129,13 +129,7 @@ fn pending(known: &rows::Upstream) -> Result<Option<(SyncPending, Moves)>, Servi
 
 /// Lists runs, newest first.
 pub async fn reports(core: &Core, query: &PageQuery) -> Result<Page<SyncRun>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("sync", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("sync", query.cursor.as_deref())?;
     let limit = paging::limit(query.limit);
     let rows = rows::page(&core.db.conn().await?, before, limit as i64 + 1).await?;
     let runs: Result<Vec<SyncRun>, ServiceError> = rows.into_iter().map(shown).collect();

@@ -228,13 +228,7 @@ pub async fn deliveries(
     core: &Core,
     query: &WebhookDeliveryQuery,
 ) -> Result<Page<WebhookDelivery>, ServiceError> {
-    let before = match &query.cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("webhook-deliveries", cursor)?;
-            Some(paging::part(&id)?)
-        }
-        None => None,
-    };
+    let before = paging::after("webhook-deliveries", query.cursor.as_deref())?;
     let webhook = query.webhook.as_deref();
     if let Some(name) = webhook {
         text::name("webhook's name", name, MAX_NAME)?;
