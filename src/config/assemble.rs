@@ -185,12 +185,7 @@ pub(super) fn assemble(values: &Values, errors: &mut Vec<ConfigError>) -> Config
                 authorization_url: read.url("auth.oauth.authorization-url"),
                 token_url: read.url("auth.oauth.token-url"),
                 ca: read.path("auth.oauth.ca"),
-                proxy: Proxy {
-                    enabled: read.flag("auth.oauth.proxy.enabled"),
-                    http: read.value("auth.oauth.proxy.http").as_url(),
-                    https: read.value("auth.oauth.proxy.https").as_url(),
-                    no_proxy: read.list("auth.oauth.proxy.no-proxy"),
-                },
+                proxy: proxy(&read, "auth.oauth.proxy"),
             }),
         },
         tracing: Box::new(Tracing {
@@ -273,12 +268,19 @@ fn patch_sync(read: &Reader<'_>, errors: &mut Vec<ConfigError>) -> PatchSync {
             _ => MachineCount::Bucket,
         },
         send_machine_reports: read.flag("patch-sync.send-machine-reports"),
-        proxy: Proxy {
-            enabled: read.flag("patch-sync.proxy.enabled"),
-            http: read.value("patch-sync.proxy.http").as_url(),
-            https: read.value("patch-sync.proxy.https").as_url(),
-            no_proxy: read.list("patch-sync.proxy.no-proxy"),
-        },
+        proxy: proxy(read, "patch-sync.proxy"),
+    }
+}
+
+/// A proxy whose keys begin so.
+fn proxy(read: &Reader<'_>, keys: &'static str) -> Proxy {
+    let key = |last: &str| format!("{keys}.{last}");
+    Proxy {
+        keys,
+        enabled: read.flag(&key("enabled")),
+        http: read.value(&key("http")).as_url(),
+        https: read.value(&key("https")).as_url(),
+        no_proxy: read.list(&key("no-proxy")),
     }
 }
 

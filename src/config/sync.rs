@@ -153,16 +153,18 @@ pub enum MachineCount {
     Bucket,
 }
 
-/// `patch-sync.proxy.*`
+/// `patch-sync.proxy.*` or `auth.oauth.proxy.*`
 #[derive(Debug, Clone, Default)]
 pub struct Proxy {
-    /// `patch-sync.proxy.enabled`
+    /// What its keys begin with, for errors.
+    pub keys: &'static str,
+    /// `enabled`
     pub enabled: bool,
-    /// `patch-sync.proxy.http`; may hold a password, so that it is a secret.
+    /// `http`; may hold a password, so that it is a secret.
     pub http: Secret,
-    /// `patch-sync.proxy.https`; may hold a password.
+    /// `https`; may hold a password.
     pub https: Secret,
-    /// `patch-sync.proxy.no-proxy`
+    /// `no-proxy`
     pub no_proxy: Vec<String>,
 }
 

@@ -71,13 +71,13 @@ impl Http {
         let mut secrets = Vec::new();
         if proxy.enabled {
             let except = NoProxy::from_string(&proxy.no_proxy.join(","));
-            for (key, secret, https) in [
-                ("patch-sync.proxy.http", &proxy.http, false),
-                ("patch-sync.proxy.https", &proxy.https, true),
-            ] {
+            for (scheme, secret, https) in
+                [("http", &proxy.http, false), ("https", &proxy.https, true)]
+            {
                 if secret.is_empty() {
                     continue;
                 }
+                let key = format!("{}.{scheme}", proxy.keys);
                 let url = proxy_url(secret.expose()).ok_or_else(|| {
                     UpstreamError::Local(format!(
                         "{key} is not the URL of a proxy; expected e.g. http://proxy.example:3128"
@@ -289,7 +289,7 @@ impl Pace {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "it is too slow: {} bytes came within {}, less than {SLOWEST} in a second (patch-sync.stall-timeout)",
+            "it is too slow: {} bytes came within {}, less than {SLOWEST} in a second",
             self.bytes,
             humantime::format_duration(self.window)
         );
@@ -349,6 +349,7 @@ mod tests {
         );
         let wrong = Proxy {
             enabled: true,
+            keys: "patch-sync.proxy",
             https: Secret::new("ftp://user:hunter2@proxy"),
             ..Proxy::default()
         };
