@@ -289,8 +289,10 @@ pub const QUIET: &[&str] = &[
     "payload.heal",
     "payload.prune",
     "sync.publish",
+    "sync.trigger",
     "machine.forget",
     "rollout.begin",
+    "rollout.advance",
     "rollout.widen",
     "rollout.complete",
 ];
