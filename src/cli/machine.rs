@@ -8,7 +8,7 @@ use super::output::{
 use super::selected::{self, LabelArgs, MoveArgs};
 use super::times::When;
 use super::{CliError, prompt};
-use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, TierName};
+use crate::domain::{Architecture, MachineId, PatchVersion, States, TierName};
 use crate::wire::admin::{
     Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineQuery, MachineRevoke,
     PageQuery,
@@ -62,9 +62,9 @@ pub struct ListArgs {
     /// Only in this tier
     #[arg(long, value_name = "TIER")]
     pub tier: Option<TierName>,
-    /// Only in this state, e.g. applied or apply-failed
-    #[arg(long, value_name = "STATE")]
-    pub state: Option<MachineState>,
+    /// Only in this state, or in one of several: apply-failed,applied-with-bug
+    #[arg(long, value_name = "STATES")]
+    pub state: Option<States>,
     /// Only with this kernel
     #[arg(long, value_name = "KERNEL")]
     pub kernel: Option<String>,
@@ -80,9 +80,12 @@ pub struct ListArgs {
     /// Only those that last checked in before this: a time, a day or a span such as 2h
     #[arg(long, value_name = "TIME")]
     pub last_seen_before: Option<When>,
-    /// Only those that were offered this patch last and do not report it
-    #[arg(long, value_name = "VERSION")]
+    /// Only those that were offered this patch last, do not run it, and have not failed
+    #[arg(long, value_name = "VERSION", conflicts_with = "failed_at")]
     pub waiting_for: Option<PatchVersion>,
+    /// Only those that failed and run this patch or were offered it last
+    #[arg(long, value_name = "VERSION")]
+    pub failed_at: Option<PatchVersion>,
     /// Only those that are selected.
     #[command(flatten)]
     pub which: SelectorArgs,
@@ -283,14 +286,14 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
             let page = list::<Machine, _>(&client, &["machines"], args.page, |cursor, limit| {
                 MachineQuery {
                     tier: args.tier.clone(),
-                    state: args.state,
+                    state: args.state.clone(),
                     kernel: args.kernel.clone(),
                     flavour: args.flavour.clone(),
                     architecture: args.arch,
                     version: args.patch,
                     last_seen_before: seen,
                     waiting_for: args.waiting_for,
-
+                    failed_at: args.failed_at,
                     selector: args.which.selector.clone(),
                     cursor,
                     limit: Some(limit),

@@ -5,7 +5,7 @@ use super::args::SelectorArgs;
 use super::context::{Context, PageArgs};
 use super::machine::machine_table;
 use super::output::{Row, Show, View, blocks, pairs, properties, rows, some, text};
-use crate::domain::{MachineState, PatchVersion, TierName};
+use crate::domain::{PatchVersion, States, TierName};
 use crate::wire::admin::{
     KernelHealth, Limit, MachinesReport, MachinesReportQuery, PatchHealth, PatchHealthQuery,
     VersionStateCount,
@@ -43,7 +43,7 @@ pub struct MachinesArgs {
     /// Only machines with this patch applied
     pub version: Option<PatchVersion>,
     /// Only machines in this state
-    pub state: Option<MachineState>,
+    pub state: Option<States>,
     /// Only those that are selected.
     #[command(flatten)]
     pub which: SelectorArgs,
@@ -136,7 +136,7 @@ pub async fn run(context: &Context, command: ReportCommand) -> Result<(), CliErr
             let query = |cursor, limit| MachinesReportQuery {
                 tier: args.tier.clone(),
                 version: args.version,
-                state: args.state,
+                state: args.state.clone(),
                 selector: args.which.selector.clone(),
                 cursor,
                 limit: Some(limit),

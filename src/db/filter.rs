@@ -8,24 +8,36 @@
 use super::run::{DbError, Run, Sql};
 use super::statements;
 use crate::domain::selector::{KernelPattern, Term, Test};
-use crate::domain::{Architecture, LabelValue, MachineState, PatchVersion, Selector};
+use crate::domain::{Architecture, LabelValue, PatchVersion, Selector, States};
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
 /// The parameters that every filtered statement begins with; its own follow from `$16`.
 const PARAMS: usize = 15;
 
+/// What came of a patch on a machine that was offered it last or has it in its reports. Beside these there is only that it is
+/// applied, which is its state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nothing yet.
+    Waiting = 0,
+    /// It failed.
+    Failed = 1,
+}
+
 /// The condition on a machine `m`, in the parameters `$1` to `$9` and `$12` to `$15`. What was not reported counts as kernel
 /// 0 and architecture 0. Labels that must be there are looked up machine by machine (`$6`), or the set of machines that have
-/// them is made once (`$12`), which is better for most of a large fleet (measured: four times for a third of a million).
+/// them is made once (`$12`), which is better for most of a large fleet (measured: four times for a third of a million). `$15` is
+/// a patch and a [`Fate`]; the codes there are those of [`crate::domain::MachineState`].
 macro_rules! matching {
     () => {
-        "($1::int is null or m.tier_id = $1) and ($2::smallint is null or m.state = $2)
+        "($1::int is null or m.tier_id = $1) and ($2::smallint[] is null or m.state = any ($2))
               and ($3::bigint is null or m.patch = $3)
               and ($4::int[] is null or coalesce(m.kernel_id, 0) = any ($4))
               and ($5::smallint[] is null or m.architecture = any ($5))
               and ($14::timestamptz is null or m.last_check < $14)
-              and ($15::bigint is null or (m.offered = $15 and m.patch <> $15))
+              and ($15::bigint[] is null or ($15[1] in (m.offered, m.patch)
+                and (m.state in (2, 7)) = ($15[2] = 1) and not (m.state = 1 and m.patch = $15[1])))
               and ($6::text[] is null or not exists (
                 select from unnest($6::text[], $7::text[]) w(key, value)
                 where not exists (select from machine_labels l
@@ -97,8 +109,8 @@ impl Pairs {
 pub struct Exactly<'q> {
     /// In this tier.
     pub tier_id: Option<i32>,
-    /// In this state.
-    pub state: Option<MachineState>,
+    /// In one of these states.
+    pub state: Option<&'q States>,
     /// With this patch in its reports.
     pub patch: Option<PatchVersion>,
     /// With this kernel, as reported.
@@ -109,18 +121,18 @@ pub struct Exactly<'q> {
     pub architecture: Option<Architecture>,
     /// That last checked in before this.
     pub seen_before: Option<Timestamp>,
-    /// That were offered this patch last, and do not report it.
-    pub waiting_for: Option<PatchVersion>,
+    /// Of whom this patch had this fate.
+    pub fate: Option<(PatchVersion, Fate)>,
 }
 
 /// Which machines; codes and ids as stored, `None`: any.
 #[derive(Debug, Clone, Default)]
 pub struct MachineFilter {
     tier_id: Option<i32>,
-    state: Option<i16>,
+    states: Option<Vec<i16>>,
     patch: Option<i64>,
     seen_before: Option<Timestamp>,
-    waiting_for: Option<i64>,
+    fate: Option<Vec<i64>>,
     kernels: Option<Vec<i32>>,
     architectures: Option<Vec<i16>>,
     with: Pairs,
@@ -179,10 +191,12 @@ impl MachineFilter {
     ) -> Result<Self, DbError> {
         let mut filter = Self {
             tier_id: exactly.tier_id,
-            state: exactly.state.map(MachineState::code),
+            states: exactly.state.map(States::codes),
             patch: exactly.patch.map(PatchVersion::code),
             seen_before: exactly.seen_before,
-            waiting_for: exactly.waiting_for.map(PatchVersion::code),
+            fate: exactly
+                .fate
+                .map(|(patch, fate)| vec![patch.code(), fate as i64]),
             ..Self::default()
         };
         let mut kernels = Kernels::default();
@@ -300,7 +314,7 @@ impl MachineFilter {
         };
         let mut params: Vec<&'p (dyn ToSql + Sync)> = vec![
             &self.tier_id,
-            &self.state,
+            &self.states,
             &self.patch,
             &self.kernels,
             &self.architectures,
@@ -313,7 +327,7 @@ impl MachineFilter {
             &set.keys,
             &set.values,
             &self.seen_before,
-            &self.waiting_for,
+            &self.fate,
         ];
         debug_assert_eq!(params.len(), PARAMS);
         params.extend_from_slice(own);

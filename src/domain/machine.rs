@@ -110,6 +110,48 @@ impl MachineState {
     }
 }
 
+/// One state or several, as queries ask for them: `applied`, or `apply-failed,applied-with-bug`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct States(Vec<MachineState>);
+
+impl States {
+    /// All that are of a kind, e.g. [`MachineState::is_failure`].
+    pub fn those(kind: impl Fn(MachineState) -> bool) -> Self {
+        let all = MachineState::ALL.iter().copied();
+        Self(all.filter(|state| kind(*state)).collect())
+    }
+
+    /// Whether a state is among them.
+    pub fn contains(&self, state: MachineState) -> bool {
+        self.0.contains(&state)
+    }
+
+    /// As they are stored.
+    pub fn codes(&self) -> Vec<i16> {
+        self.0.iter().map(|state| state.code()).collect()
+    }
+}
+
+impl fmt::Display for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<&str> = self.0.iter().map(|state| state.as_str()).collect();
+        f.write_str(&words.join(","))
+    }
+}
+
+impl FromStr for States {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        text.split(',')
+            .map(|word| word.trim().parse())
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+serde_as_str!(States);
+
 words! {
     /// Whether live patches are made for a kernel.
     KernelSupport, "kernel support", {

@@ -69,11 +69,8 @@ impl From<Tally> for CoverageCounts {
 /// Shows in the metrics what was counted.
 pub(super) fn measure(core: &Core, census: &Census) {
     let snapshot = core.snapshots.get_full();
-    let (today, mut total) = (today(), Tally::default());
-    for row in &census.rows {
-        total.add(&snapshot.catalog, row, today);
-    }
-    core.metrics.fleet.coverage.set(total.counts.ratio());
+    let total = total(core, census);
+    core.metrics.fleet.coverage.set(total.ratio);
     core.metrics.fleet.silent.set(total.silent.cast_signed());
     core.metrics
         .fleet

@@ -2,12 +2,12 @@
 
 use super::{Core, ServiceError, paging, text};
 use crate::db::audit::{self, Actor, Entry};
-use crate::db::filter::{Exactly, MachineFilter};
+use crate::db::filter::{Exactly, Fate, MachineFilter};
 use crate::db::fleet::{self as rows, By, HistoryPlace, HistoryRow, MachineRow};
 use crate::db::listen::Change;
 use crate::db::{Conn, Run, Tx, machines};
 use crate::domain::kernel::{KernelVersion, check_flavour};
-use crate::domain::{Architecture, MachineId, MachineState, PatchVersion, Selector, TierName};
+use crate::domain::{Architecture, MachineId, PatchVersion, Selector, States, TierName};
 use crate::wire::admin::{
     HistoryEntry, HistoryKind, HistoryQuery, Limit, Machine, MachineMove, MachineQuery,
     MachineRevoke, Page,
@@ -55,13 +55,14 @@ impl From<MachineRow> for Machine {
 #[derive(Debug, Default)]
 pub(super) struct Wanted<'q> {
     pub(super) tier: Option<&'q TierName>,
-    pub(super) state: Option<MachineState>,
+    pub(super) state: Option<&'q States>,
     pub(super) kernel: Option<&'q str>,
     pub(super) flavour: Option<&'q str>,
     pub(super) architecture: Option<Architecture>,
     pub(super) version: Option<PatchVersion>,
     pub(super) seen_before: Option<Timestamp>,
     pub(super) waiting_for: Option<PatchVersion>,
+    pub(super) failed_at: Option<PatchVersion>,
     pub(super) selector: Option<&'q Selector>,
 }
 
@@ -78,6 +79,16 @@ pub(super) async fn filter(
         check_flavour(flavour)
             .map_err(|why| ServiceError::Invalid(format!("the flavour is not valid: {why}")))?;
     }
+    let fate = match (wanted.waiting_for, wanted.failed_at) {
+        (None, None) => None,
+        (Some(version), None) => Some((version, Fate::Waiting)),
+        (None, Some(version)) => Some((version, Fate::Failed)),
+        (Some(_), Some(_)) => {
+            return Err(ServiceError::Invalid(
+                "waiting-for and failed-at do not go together: no machine is both".to_owned(),
+            ));
+        }
+    };
     let exactly = Exactly {
         tier_id: wanted.tier.map(|tier| known_tier(core, tier)).transpose()?,
         state: wanted.state,
@@ -86,7 +97,7 @@ pub(super) async fn filter(
         flavour: wanted.flavour,
         architecture: wanted.architecture,
         seen_before: wanted.seen_before,
-        waiting_for: wanted.waiting_for,
+        fate,
     };
     let all = Selector::default();
     let selector = wanted.selector.unwrap_or(&all);
@@ -124,13 +135,7 @@ pub(super) async fn page(
     cursor: Option<&str>,
     limit: Option<Limit>,
 ) -> Result<Page<Machine>, ServiceError> {
-    let after = match cursor {
-        Some(cursor) => {
-            let [id] = paging::decode("machines", cursor)?;
-            paging::part(&id)?
-        }
-        None => Uuid::nil(),
-    };
+    let after = paging::after("machines", cursor)?.unwrap_or(Uuid::nil());
     let limit = paging::limit(limit);
     let mut hits = if filter.is_empty() {
         Vec::new()
@@ -182,13 +187,14 @@ async fn hits(
 pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, ServiceError> {
     let wanted = Wanted {
         tier: query.tier.as_ref(),
-        state: query.state,
+        state: query.state.as_ref(),
         kernel: query.kernel.as_deref(),
         flavour: query.flavour.as_deref(),
         architecture: query.architecture,
         version: query.version,
         seen_before: query.last_seen_before,
         waiting_for: query.waiting_for,
+        failed_at: query.failed_at,
         selector: query.selector.as_ref(),
     };
     let conn = core.db.conn().await?;

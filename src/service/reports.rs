@@ -18,7 +18,7 @@ pub async fn machines(
     let wanted = Wanted {
         tier: Some(&query.tier),
         version: query.version,
-        state: query.state,
+        state: query.state.as_ref(),
         selector: query.selector.as_ref(),
         ..Wanted::default()
     };
@@ -36,7 +36,7 @@ pub async fn machines(
         query
             .version
             .is_none_or(|version| row.patch == Some(version))
-            && query.state.is_none_or(|state| row.state == state)
+            && (query.state.as_ref()).is_none_or(|states| states.contains(row.state))
     });
     for row in speaks_of {
         let group = (Reverse(row.patch), row.state.code(), row.state);

@@ -76,6 +76,20 @@ async fn filters_narrow_and_pages_join() {
         ("flavour=aws-fips", some(&|n| n % 3 == 2)),
         ("flavour=fips", vec![]),
         (
+            "state=apply-failed,unapplied",
+            some(&|n| n % 5 == 2 || n % 5 == 3),
+        ),
+        ("failed-at=107.1", some(&|n| n % 5 == 2)),
+        ("failed-at=107.0", some(&|n| n % 5 == 2 && n % 2 == 0)),
+        (
+            "waiting-for=107.1",
+            some(&|n| n % 5 != 2 && !(n % 5 == 1 && n % 2 == 1)),
+        ),
+        (
+            "waiting-for=107.0",
+            some(&|n| n % 2 == 0 && n % 5 != 2 && n % 5 != 1),
+        ),
+        (
             "flavour=generic&tier=beta&state=applied&limit=3",
             some(&|n| n % 3 == 0 && n % 2 == 0 && n % 5 == 1),
         ),
@@ -86,6 +100,9 @@ async fn filters_narrow_and_pages_join() {
         ("tier=none", 404),
         ("tier=No", 400),
         ("state=fine", 400),
+        ("state=applied,fine", 400),
+        ("state=", 400),
+        ("waiting-for=107.1&failed-at=107.1", 400),
         ("flavour=A%20B", 400),
         ("version=1", 400),
     ] {

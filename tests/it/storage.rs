@@ -232,7 +232,10 @@ async fn damage_in_the_bucket_is_found_and_healed() {
 #[tokio::test]
 async fn one_job_runs_at_a_time_and_a_dead_one_is_called_so() {
     let test = trusting().await;
-    let lock = JobLock::take(&test.core.db, std::time::Duration::ZERO).await.unwrap().unwrap();
+    let lock = JobLock::take(&test.core.db, std::time::Duration::ZERO)
+        .await
+        .unwrap()
+        .unwrap();
     let client = test.db.raw().await;
     client
         .execute(

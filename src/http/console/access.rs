@@ -55,7 +55,7 @@ async fn access(
         h1 { "Access" }
         h2 { "Sessions" }
         (table("Open sessions", &["Who", "Role", "From", "Opened", "Last used", "Ends", ""], &rows, "There are no sessions."))
-        (command("session list"))
+        (rest(sessions.next_cursor.as_deref(), "session list"))
         @if visitor.caller.role >= Role::Admin {
             (administrators(&core, &visitor).await?)
             (programs(&core, &visitor).await?)
@@ -74,13 +74,17 @@ async fn administrators(core: &Core, visitor: &Visitor) -> Result<Markup, PageEr
         .map(|admin| {
             let kept = admin.origin == AdminOrigin::Database;
             let others = admin.name != visitor.caller.name;
+            let named = [
+                ("name", Some(admin.name.clone())),
+                ("role", Some(admin.role.to_string())),
+            ];
             vec![
                 html! { (admin.name) },
                 html! { (admin.role) @if !kept { " " span.quiet { "by the configuration" } } },
                 time(admin.changed_at),
                 html! {
                     @if kept && others {
-                        a.button.plain href=(address("/access/admins", &[("name", Some(admin.name.clone()))])) { "Change" }
+                        a.button.plain href=(address("/access/admins", &named)) { "Change" }
                     }
                 },
             ]
@@ -101,8 +105,20 @@ async fn administrators(core: &Core, visitor: &Visitor) -> Result<Markup, PageEr
                 div.acts { button type="submit" { "Add" } }
             }
         }
-        (command("admin list"))
+        (rest(found.next_cursor.as_deref(), "admin list"))
     })
+}
+
+/// The command that gives the same list; it is needed where that goes on.
+fn rest(next: Option<&str>, list: &str) -> Markup {
+    html! {
+        @if next.is_some() {
+            p { "There are more than are shown here." }
+            (command(&format!("{list} --all")))
+        } @else {
+            (command(list))
+        }
+    }
 }
 
 /// The choice of a role.
@@ -174,7 +190,7 @@ async fn programs(core: &Core, visitor: &Visitor) -> Result<Markup, PageError> {
                 div.acts { button type="submit" { "Make it" } }
             }
         }
-        (command("admin token list"))
+        (rest(found.next_cursor.as_deref(), "admin token list"))
     })
 }
 
@@ -232,7 +248,7 @@ async fn machines(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Ma
                 }
             }
         }
-        (command("auth-token list"))
+        (rest(found.next_cursor.as_deref(), "auth-token list"))
     })
 }
 
@@ -269,6 +285,6 @@ async fn servers(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Mar
                 }
             }
         }
-        (command("sync-tokens list"))
+        (rest(found.next_cursor.as_deref(), "sync-tokens list"))
     })
 }

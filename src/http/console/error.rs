@@ -7,6 +7,7 @@ use crate::service::ServiceError;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use maud::html;
+use std::str::FromStr;
 
 /// A refusal or failure, on its way to a person. Worded, logged and numbered as for the API.
 #[derive(Debug)]
@@ -16,6 +17,13 @@ impl From<ServiceError> for PageError {
     fn from(error: ServiceError) -> Self {
         Self(error)
     }
+}
+
+/// Reads what a path names, e.g. a number. What cannot be read is not found.
+pub(super) fn named<T: FromStr>(what: &'static str, text: &str) -> Result<T, PageError> {
+    let beginning = || text.chars().take(40).collect::<String>();
+    text.parse()
+        .map_err(|_| ServiceError::not_found(what, beginning()).into())
 }
 
 impl IntoResponse for PageError {

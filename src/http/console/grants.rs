@@ -80,10 +80,17 @@ struct Named {
     name: String,
 }
 
+/// An administrator and the role that the list shows.
+#[derive(Debug, Deserialize)]
+struct Standing {
+    name: String,
+    role: Role,
+}
+
 async fn administrator(
     State(_): State<Arc<Core>>,
     visitor: Visitor,
-    Query(Named { name }): Query<Named>,
+    Query(Standing { name, role }): Query<Standing>,
 ) -> Result<Html<String>, PageError> {
     visitor.require(Role::Admin)?;
     let content = html! {
@@ -92,7 +99,7 @@ async fn administrator(
         form.stacked method="post" action=(address("/access/admins", &[])) {
             (visitor.token())
             input type="hidden" name="name" value=(name);
-            (roles("role", Role::Operator))
+            (roles("role", role))
             div.acts { button type="submit" { "Change the role" } }
         }
         (command(&format!("admin role {} ROLE", word(&name))))

@@ -4,9 +4,10 @@ use super::bars::{Part, bar};
 use super::error::PageError;
 use super::forms::address;
 use super::page::{ago, number, page};
+use super::patch_parts::{Counts, Which, to_machines};
 use super::session::Visitor;
 use super::{BASE, forms};
-use crate::domain::{MachineState, PatchVersion, TierName};
+use crate::domain::{MachineState, PatchVersion, States, TierName};
 use crate::service::census::{self, Census};
 use crate::service::rollouts::show;
 use crate::service::{Core, coverage, health, patches, sync};
@@ -57,55 +58,14 @@ fn columns(core: &Core, census: &Census) -> Vec<Column> {
         .collect()
 }
 
-/// Machines of a tier that speak of a patch.
-#[derive(Debug, Default, Clone, Copy)]
-struct Speaking {
-    applied: u64,
-    failed: u64,
-    waiting: u64,
-}
-
-impl Speaking {
-    fn parts(self) -> [Part; 3] {
-        [
-            Part {
-                class: "good",
-                name: "applied",
-                count: self.applied,
-            },
-            Part {
-                class: "bad",
-                name: "failed",
-                count: self.failed,
-            },
-            Part {
-                class: "wait",
-                name: "offered, not yet applied",
-                count: self.waiting,
-            },
-        ]
-    }
-}
-
-/// By patch and tier.
-fn speaking(census: &Census) -> HashMap<(PatchVersion, i32), Speaking> {
-    let mut found: HashMap<(PatchVersion, i32), Speaking> = HashMap::new();
+/// Machines that speak of a patch, by patch and tier.
+fn speaking(census: &Census) -> HashMap<(PatchVersion, i32), Counts> {
+    let mut found: HashMap<(PatchVersion, i32), Counts> = HashMap::new();
     for row in &census.rows {
-        if let Some(patch) = row.patch {
-            let speaking = found.entry((patch, row.tier_id)).or_default();
-            if row.state.is_failure() {
-                speaking.failed += row.machines;
-            } else {
-                speaking.applied += row.machines;
-            }
-        }
-        if let Some(offered) = row.offered.filter(|offered| Some(*offered) != row.patch) {
-            let speaking = found.entry((offered, row.tier_id)).or_default();
-            if row.state.is_failure() {
-                speaking.failed += row.machines;
-            } else {
-                speaking.waiting += row.machines;
-            }
+        let offered = row.offered.filter(|offered| Some(*offered) != row.patch);
+        for version in row.patch.into_iter().chain(offered) {
+            let counts = found.entry((version, row.tier_id)).or_default();
+            counts.add(version, row);
         }
     }
     found
@@ -207,6 +167,7 @@ fn cards(
     let (halted, waiting) = (count("halted"), count("awaiting-approval"));
     let now = Timestamp::now();
     let failed = sync.last.as_ref().is_some_and(|run| run.error.is_some());
+    let failures = States::those(MachineState::is_failure).to_string();
     let alarm = (halted > 0).then(|| format!("{halted} halted"));
     html! {
         ul.cards data-alarm=[alarm] {
@@ -219,7 +180,7 @@ fn cards(
                 "behind"
             }
             li.bad[total.failed > 0] {
-                span.figure { a href={ (BASE) "/machines?state=apply-failed" } { (number(total.failed)) } }
+                span.figure { a href=(address("/machines", &[("state", Some(failures))])) { (number(total.failed)) } }
                 "failed"
             }
             li.bad[total.silent > 0] {
@@ -346,29 +307,13 @@ fn cves(core: &Core, rows: &[Patch]) -> HashMap<PatchVersion, u64> {
     found.into_iter().map(count).collect()
 }
 
-fn counted(version: PatchVersion, tier: &TierName, counts: Speaking) -> Markup {
-    let to = |state: Option<&str>| {
-        address(
-            "/machines",
-            &[
-                ("tier", Some(tier.to_string())),
-                ("version", Some(version.to_string())),
-                ("state", state.map(str::to_owned)),
-            ],
-        )
-    };
-    let waiting = address(
-        "/machines",
-        &[
-            ("tier", Some(tier.to_string())),
-            ("waiting", Some(version.to_string())),
-        ],
-    );
+fn counted(version: PatchVersion, tier: &TierName, counts: Counts) -> Markup {
+    let to = |which| to_machines(tier, version, which);
     html! {
         span.cell {
-            a href=(to(None)) { (number(counts.applied)) " applied" }
-            @if counts.failed > 0 { ", " a href=(to(Some("apply-failed"))) { (number(counts.failed)) " failed" } }
-            @if counts.waiting > 0 { ", " a href=(waiting) { (number(counts.waiting)) " waiting" } }
+            a href=(to(Which::Applied)) { (number(counts.applied)) " applied" }
+            @if counts.failed > 0 { ", " a href=(to(Which::Failed)) { (number(counts.failed)) " failed" } }
+            @if counts.waiting > 0 { ", " a href=(to(Which::Waiting)) { (number(counts.waiting)) " waiting" } }
         }
         (bar(&counts.parts()))
     }

@@ -1,11 +1,11 @@
 //! Jobs on the storage: taking in what lies there, comparing it with its hashes, removing what nobody needs.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forms::{back, command};
 use super::intake::{first, held_in_all};
 use super::page::{bytes, number, or_none, page, time};
-use super::runs::{From, numbered};
+use super::runs::From;
 use super::session::{Posted, Visitor};
 use super::tables::{facts, more, table};
 use crate::domain::Role;
@@ -175,7 +175,7 @@ async fn show(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Html<String>, PageError> {
-    let job = jobs::show(&core, numbered("job", &id)?).await?;
+    let job = jobs::show(&core, named("job", &id)?).await?;
     let content = html! {
         h1 { "Job " (job.id) }
         @if job.state == JobState::Running {

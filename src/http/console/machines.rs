@@ -3,12 +3,15 @@
 use super::error::PageError;
 use super::forms::address;
 use super::page::{may_act, number, or_none, page, time};
+use super::patch_parts::Which;
 use super::session::Visitor;
 use super::tables::{more, table};
 use super::{BASE, machine, machine_acts};
+use crate::db::reports::CensusRow;
 use crate::domain::selector::Traits;
 use crate::domain::{
-    Architecture, KernelVersion, Labels, MachineId, MachineState, ParseError, Selector, TierName,
+    Architecture, KernelVersion, Labels, MachineId, MachineState, ParseError, PatchVersion,
+    Selector, TierName,
 };
 use crate::service::{Core, ServiceError, census, fleet, text};
 use crate::wire::admin::{Limit, Machine, MachineQuery, Page};
@@ -51,6 +54,7 @@ struct Asked {
     /// `silent`, or a span such as `2h`.
     seen: String,
     waiting: String,
+    failed: String,
     cursor: String,
 }
 
@@ -185,6 +189,7 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
         version: faults.read("version", &asked.version),
         last_seen_before: seen_before(core, &asked.seen, faults),
         waiting_for: faults.read("waiting", &asked.waiting),
+        failed_at: faults.read("failed", &asked.failed),
         selector: faults.read("selector", &asked.selector),
         cursor: given(&asked.cursor).map(str::to_owned),
         limit: Limit::try_from(ROWS).ok(),
@@ -273,7 +278,12 @@ async fn list(
 }
 
 fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
-    let states: Vec<String> = MachineState::ALL.iter().map(ToString::to_string).collect();
+    let mut states: Vec<String> = MachineState::ALL.iter().map(ToString::to_string).collect();
+    // What a link asked for that is no single state is a choice, too.
+    let asked_for = given(&asked.state).unwrap_or_default();
+    if asked_for.contains(',') {
+        states.push(asked_for.to_owned());
+    }
     html! {
         form.row method="get" action={ (BASE) "/machines" } role="search" aria-label="Machines" {
             (faults.input("id", "find-id", "Machine id", &asked.id, "32 hexadecimal digits"))
@@ -281,8 +291,9 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
             (faults.input("kernel", "find-kernel", "Kernel", &asked.kernel, "5.15.0-107.117-generic"))
             (faults.select("state", "find-state", "State", asked.state.trim(), "any", &states))
             (faults.select("tier", "find-tier", "Tier", asked.tier.trim(), "any", &tiers(core)))
-                        (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
+            (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
             (faults.input("waiting", "find-waiting", "Waiting for patch", &asked.waiting, "107.1"))
+            (faults.input("failed", "find-failed", "Failed at patch", &asked.failed, "107.1"))
             (faults.input("seen", "find-seen", "Not seen for", &asked.seen, "2h, or silent"))
             div { button type="submit" { "Find" } }
         }
@@ -295,7 +306,7 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
         .selector
         .as_ref()
         .is_some_and(Selector::asks_for_labels);
-    if by_label || query.last_seen_before.is_some() || query.waiting_for.is_some() {
+    if by_label || query.last_seen_before.is_some() {
         return Ok(None);
     }
     let tier_id = {
@@ -306,6 +317,9 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
     };
     let census = census::current(core).await?;
     let labels = Labels::default();
+    let is = |version: Option<PatchVersion>, which, row: &CensusRow| {
+        version.is_none_or(|version| Which::of(version, row) == Some(which))
+    };
     let rows = census.rows.iter().filter(|row| {
         let machine = Traits {
             kernel: row.kernel.as_deref(),
@@ -314,10 +328,12 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
         };
         let kernel = query.kernel.as_deref();
         tier_id.is_none_or(|id| id == Some(row.tier_id))
-            && query.state.is_none_or(|state| row.state == state)
+            && (query.state.as_ref()).is_none_or(|states| states.contains(row.state))
             && query
                 .version
                 .is_none_or(|version| row.patch == Some(version))
+            && is(query.waiting_for, Which::Waiting, row)
+            && is(query.failed_at, Which::Failed, row)
             && kernel.is_none_or(|kernel| row.kernel.as_deref() == Some(kernel))
             && query.selector.as_ref().is_none_or(|s| s.matches(&machine))
     });
@@ -325,7 +341,7 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
 }
 
 /// What the query asks for, to be asked again.
-fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 7] {
+fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 8] {
     [
         ("selector", query.selector.as_ref().map(ToString::to_string)),
         ("kernel", query.kernel.clone()),
@@ -336,6 +352,7 @@ fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 7
             "waiting",
             query.waiting_for.as_ref().map(ToString::to_string),
         ),
+        ("failed", query.failed_at.as_ref().map(ToString::to_string)),
         ("seen", given(seen).map(str::to_owned)),
     ]
 }

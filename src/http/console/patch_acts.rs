@@ -1,11 +1,11 @@
 //! Acts on a patch: block, unblock, hold and resume, each with what it would do before it is done; and what all such acts share.
 
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forecasts::by_tier;
-use super::forms::{self, address, back, given};
+use super::forms::{self, back, given};
 use super::page::{number, page};
-use super::patch_parts::{InTier, scope_query};
-use super::patches::{path, read_version, scope_text};
+use super::patch_parts::{InTier, Which, scope_query, to_machines};
+use super::patches::{path, scope_text};
 use super::session::{Posted, Visitor};
 use super::tables::table;
 use super::{BASE, rollouts};
@@ -193,7 +193,7 @@ async fn preview_stop(
     Query(asked): Query<Asked>,
 ) -> Result<Html<String>, PageError> {
     visitor.require(Role::Operator)?;
-    let (version, act) = (read_version(&version)?, read_act(&act)?);
+    let (version, act) = (named("patch", &version)?, read_act(&act)?);
     let words = words(act);
     let (from, action) = (path(version), format!("{}/{}", path(version), words.verb));
     let title = format!("{} {version}?", words.title);
@@ -258,24 +258,19 @@ async fn touched(core: &Core, version: PatchVersion, scope: &Scope) -> Result<Ma
     let catalog = Arc::clone(&core.snapshots.get_full().catalog);
     let counted = census::current(core).await?;
     let tiers = InTier::of(&catalog, &counted, version, scope);
-    let sum = |of: fn(&InTier) -> u64| tiers.iter().map(of).sum::<u64>();
-    let (running, waiting) = (sum(|tier| tier.running), sum(|tier| tier.waiting));
+    let running = InTier::sum(&tiers, |counts| counts.running);
+    let waiting = InTier::sum(&tiers, |counts| counts.waiting);
     let rows: Vec<Vec<Markup>> = tiers
         .iter()
-        .filter(|tier| tier.known() > 0)
+        .filter(|tier| tier.counts.known() > 0)
         .map(|tier| {
-            let machines = address(
-                "/machines",
-                &[
-                    ("tier", Some(tier.name.to_string())),
-                    ("version", Some(version.to_string())),
-                ],
-            );
+            let (name, counts) = (&tier.name, tier.counts);
+            let to = |which| to_machines(name, version, which);
             vec![
-                html! { (tier.name) },
-                html! { a href=(machines) { (number(tier.running)) } },
-                html! { (number(tier.failed)) },
-                html! { (number(tier.waiting)) },
+                html! { (name) },
+                html! { a href=(to(Which::Running)) { (number(counts.running)) } },
+                html! { a href=(to(Which::Failed)) { (number(counts.failed)) } },
+                html! { a href=(to(Which::Waiting)) { (number(counts.waiting)) } },
             ]
         })
         .collect();
@@ -354,7 +349,7 @@ async fn stop(
     Posted { visitor, form }: Posted<Asked>,
 ) -> Result<Redirect, PageError> {
     visitor.require(Role::Operator)?;
-    let (version, act) = (read_version(&version)?, read_act(&act)?);
+    let (version, act) = (named("patch", &version)?, read_act(&act)?);
     let request = BlockRequest {
         scope: form.scope()?.into(),
         reason: given(form.reason),

@@ -7,7 +7,8 @@ use super::forms::{self, address};
 use super::page::{bytes, number, time};
 use super::patches::path;
 use super::tables::{more, table};
-use crate::domain::{KernelVersion, PatchVersion, Scope, TierName};
+use crate::db::reports::CensusRow;
+use crate::domain::{KernelVersion, MachineState, PatchVersion, Scope, States, TierName};
 use crate::rollout::Catalog;
 use crate::service::census::Census;
 use crate::service::{Core, reports};
@@ -21,15 +22,107 @@ const PAYLOADS: usize = 60;
 /// The most kernels whose health is shown.
 const KERNELS: usize = 40;
 
-/// The machines of one tier that speak of one patch. Counted as on the landing page, so that both show the same numbers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct InTier {
-    pub(super) name: TierName,
+/// Machines that speak of one patch: that report it, or were offered it last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Counts {
     pub(super) applied: u64,
     pub(super) failed: u64,
     pub(super) waiting: u64,
     /// Those that have it in their kernel, whatever else they say.
     pub(super) running: u64,
+}
+
+impl Counts {
+    /// Counts machines, if they speak of it.
+    pub(super) fn add(&mut self, version: PatchVersion, row: &CensusRow) {
+        match Which::of(version, row) {
+            None => return,
+            Some(Which::Failed) => self.failed += row.machines,
+            Some(Which::Waiting) => self.waiting += row.machines,
+            Some(Which::Applied | Which::Running) => self.applied += row.machines,
+        }
+        if row.patch == Some(version) && row.state.runs_patch() {
+            self.running += row.machines;
+        }
+    }
+
+    /// All that speak of it.
+    pub(super) fn known(self) -> u64 {
+        self.applied + self.failed + self.waiting
+    }
+
+    /// As parts of a bar.
+    pub(super) fn parts(self) -> [Part; 3] {
+        [
+            Part {
+                class: "good",
+                name: "applied",
+                count: self.applied,
+            },
+            Part {
+                class: "bad",
+                name: "failed",
+                count: self.failed,
+            },
+            Part {
+                class: "wait",
+                name: "offered, not yet applied",
+                count: self.waiting,
+            },
+        ]
+    }
+}
+
+/// The lists behind [`Counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    Applied,
+    Failed,
+    Waiting,
+    Running,
+}
+
+impl Which {
+    /// Where machines are counted first; `None` if they do not speak of the patch.
+    pub(super) fn of(version: PatchVersion, row: &CensusRow) -> Option<Self> {
+        let has = row.patch == Some(version);
+        if !has && row.offered != Some(version) {
+            None
+        } else if row.state.is_failure() {
+            Some(Self::Failed)
+        } else if has && row.state.runs_patch() {
+            Some(Self::Applied)
+        } else {
+            Some(Self::Waiting)
+        }
+    }
+}
+
+/// The address of the machines of a tier that a patch has come to in this way.
+pub(super) fn to_machines(tier: &TierName, version: PatchVersion, which: Which) -> String {
+    let version = Some(version.to_string());
+    let mut query = vec![("tier", Some(tier.to_string()))];
+    match which {
+        Which::Applied => {
+            query.push(("version", version));
+            query.push(("state", Some(MachineState::Applied.to_string())));
+        }
+        Which::Failed => query.push(("failed", version)),
+        Which::Waiting => query.push(("waiting", version)),
+        Which::Running => {
+            query.push(("version", version));
+            let running = States::those(MachineState::runs_patch);
+            query.push(("state", Some(running.to_string())));
+        }
+    }
+    address("/machines", &query)
+}
+
+/// The machines of one tier that speak of one patch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct InTier {
+    pub(super) name: TierName,
+    pub(super) counts: Counts,
 }
 
 impl InTier {
@@ -40,21 +133,16 @@ impl InTier {
         version: PatchVersion,
         scope: &Scope,
     ) -> Vec<Self> {
-        let empty = |name: &TierName| Self {
-            name: name.clone(),
-            applied: 0,
-            failed: 0,
-            waiting: 0,
-            running: 0,
-        };
         let mut found: Vec<Self> = catalog
             .tiers()
             .iter()
-            .map(|tier| empty(&tier.name))
+            .map(|tier| Self {
+                name: tier.name.clone(),
+                counts: Counts::default(),
+            })
             .collect();
         for row in &census.rows {
-            let (has, offered) = (row.patch == Some(version), row.offered == Some(version));
-            if !has && !offered {
+            if Which::of(version, row).is_none() {
                 continue;
             }
             let kernel = row.kernel.as_deref();
@@ -64,27 +152,16 @@ impl InTier {
                     .zip(row.architecture)
                     .is_some_and(|(kernel, arch)| scope.covers(&kernel, arch));
             let tier = catalog.tier_index(row.tier_id).filter(|_| under);
-            let Some(tier) = tier.and_then(|index| found.get_mut(usize::from(index))) else {
-                continue;
-            };
-            let place = if row.state.is_failure() {
-                &mut tier.failed
-            } else if has {
-                &mut tier.applied
-            } else {
-                &mut tier.waiting
-            };
-            *place += row.machines;
-            if has && row.state.runs_patch() {
-                tier.running += row.machines;
+            if let Some(tier) = tier.and_then(|index| found.get_mut(usize::from(index))) {
+                tier.counts.add(version, row);
             }
         }
         found
     }
 
-    /// All that speak of it.
-    pub(super) fn known(&self) -> u64 {
-        self.applied + self.failed + self.waiting
+    /// Those of all tiers.
+    pub(super) fn sum(tiers: &[Self], of: fn(&Counts) -> u64) -> u64 {
+        tiers.iter().map(|tier| of(&tier.counts)).sum()
     }
 }
 

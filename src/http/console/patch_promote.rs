@@ -1,13 +1,13 @@
 //! Promoting a patch: what it would mean for whom, then the act itself.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forecasts::{by_tier, gaps};
 use super::forms::{back, given};
 use super::page::{bytes, number, page};
 use super::patch_acts::{Asked, Deed, narrow, options};
 use super::patch_parts::scope_query;
-use super::patches::{path, read_version, scope_text};
+use super::patches::{path, scope_text};
 use super::session::{Posted, Visitor};
 use super::tables::{facts, table};
 use crate::domain::{Role, Scope};
@@ -36,7 +36,7 @@ async fn preview(
     Query(asked): Query<Asked>,
 ) -> Result<Html<String>, PageError> {
     visitor.require(Role::Operator)?;
-    let version = read_version(&version)?;
+    let version = named("patch", &version)?;
     let tier = asked.tier()?;
     let (from, action) = (path(version), format!("{}/promote", path(version)));
     let title = format!("Promote {version} to {tier}?");
@@ -134,7 +134,7 @@ async fn promote(
     Posted { visitor, form }: Posted<Asked>,
 ) -> Result<Redirect, PageError> {
     visitor.require(Role::Operator)?;
-    let version = read_version(&version)?;
+    let version = named("patch", &version)?;
     let request = PromoteRequest {
         tier: form.tier()?,
         scope: form.scope()?.into(),

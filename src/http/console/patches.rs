@@ -1,18 +1,18 @@
 //! The page of a patch: where it is, what stands in its way, its machines by tier, its payloads, and what it mends.
 
-use super::bars::{Part, bar, curve};
-use super::error::PageError;
+use super::bars::{bar, curve};
+use super::error::{PageError, named};
 use super::forms::{self, address};
 use super::home::{rollout_tag, stopped};
 use super::page::{may_act, number, or_none, page, time};
-use super::patch_parts::{InTier, by_kernel, payloads, scope_query};
+use super::patch_parts::{InTier, Which, by_kernel, payloads, scope_query, to_machines};
 use super::session::Visitor;
 use super::tables::{facts, table};
 use super::{BASE, patch_acts, patch_promote};
 use crate::domain::{PatchVersion, Scope, TierName};
 use crate::rollout::Catalog;
 use crate::service::rollouts::show;
-use crate::service::{Core, ServiceError, census, patches};
+use crate::service::{Core, census, patches};
 use crate::wire::admin::{
     Block, BlockKind, Patch, PatchDetail, RolloutEntry, RolloutQuery, WireScope,
 };
@@ -47,12 +47,6 @@ pub(super) fn link(version: PatchVersion) -> Markup {
     html! { a href={ (BASE) (path(version)) } { (version) } }
 }
 
-/// A version from a path. What is none is not found.
-pub(super) fn read_version(text: &str) -> Result<PatchVersion, PageError> {
-    let known = text.parse();
-    known.map_err(|_| ServiceError::not_found("patch", text).into())
-}
-
 /// For which kernels something stands.
 pub(super) fn scope_text(scope: &WireScope) -> String {
     // What was read or stored is well formed.
@@ -78,7 +72,7 @@ async fn show_patch(
     Path(version): Path<String>,
     Query(query): Query<PatchQuery>,
 ) -> Result<Html<String>, PageError> {
-    let version = read_version(&version)?;
+    let version = named("patch", &version)?;
     let detail = patches::show(&core, version).await?;
     let of_it = RolloutQuery {
         version: Some(version),
@@ -91,7 +85,7 @@ async fn show_patch(
     let tiers = InTier::of(&catalog, &counted, version, &Scope::default());
     let first = tiers
         .iter()
-        .find(|tier| tier.known() > 0)
+        .find(|tier| tier.counts.known() > 0)
         .or(tiers.first())
         .map(|tier| &tier.name);
     let chosen = query
@@ -240,36 +234,20 @@ fn acts(patch: &Patch, catalog: &Catalog) -> Markup {
     }
 }
 
-/// A link to the machines of a tier that speak of a patch.
-fn to_machines(version: PatchVersion, tier: &TierName, state: Option<&str>) -> String {
-    address(
-        "/machines",
-        &[
-            ("tier", Some(tier.to_string())),
-            ("version", Some(version.to_string())),
-            ("state", state.map(str::to_owned)),
-        ],
-    )
-}
-
 fn machines(version: PatchVersion, tiers: &[InTier], as_of: Timestamp) -> Markup {
     let rows: Vec<Vec<Markup>> = tiers
         .iter()
         .map(|tier| {
-            let name = &tier.name;
+            let (name, counts) = (&tier.name, tier.counts);
+            let to = |which| to_machines(name, version, which);
             vec![
                 html! { (name) },
-                html! { a href=(to_machines(version, name, None)) { (number(tier.applied)) } },
+                html! { a href=(to(Which::Applied)) { (number(counts.applied)) } },
                 html! {
-                    @if tier.failed > 0 {
-                        a href=(to_machines(version, name, Some("apply-failed"))) { (number(tier.failed)) }
-                    } @else { "0" }
+                    @if counts.failed > 0 { a href=(to(Which::Failed)) { (number(counts.failed)) } } @else { "0" }
                 },
-                html! {
-                    @let waiting = [("tier", Some(name.to_string())), ("waiting", Some(version.to_string()))];
-                    a href=(address("/machines", &waiting)) { (number(tier.waiting)) }
-                },
-                bar(&parts(tier)),
+                html! { a href=(to(Which::Waiting)) { (number(counts.waiting)) } },
+                bar(&counts.parts()),
             ]
         })
         .collect();
@@ -282,26 +260,6 @@ fn machines(version: PatchVersion, tiers: &[InTier], as_of: Timestamp) -> Markup
         ))
         p.quiet { "Counted at " (time(Some(as_of))) "." }
     }
-}
-
-fn parts(tier: &InTier) -> [Part; 3] {
-    [
-        Part {
-            class: "good",
-            name: "applied",
-            count: tier.applied,
-        },
-        Part {
-            class: "bad",
-            name: "failed",
-            count: tier.failed,
-        },
-        Part {
-            class: "wait",
-            name: "offered, not yet applied",
-            count: tier.waiting,
-        },
-    ]
 }
 
 /// How the patch spread in each tier, over time.

@@ -1,11 +1,11 @@
 //! Quarantine: what was refused at the door, why, and what can be done with it.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forms::{back, button, command};
 use super::intake::first;
 use super::page::{bytes, may_act, page, time};
-use super::runs::{From, numbered};
+use super::runs::From;
 use super::session::{Posted, Visitor};
 use super::tables::{facts, more, table};
 use crate::domain::Role;
@@ -86,7 +86,7 @@ async fn show(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Html<String>, PageError> {
-    let file = quarantine::show(&core, numbered(WHAT, &id)?).await?;
+    let file = quarantine::show(&core, named(WHAT, &id)?).await?;
     let content = html! {
         h1 { "Quarantined file " (file.id) }
         p.problem { (file.reason) }
@@ -138,7 +138,7 @@ async fn release(
     Posted { visitor, .. }: Posted<Nothing>,
 ) -> Result<Redirect, PageError> {
     visitor.require(Role::Operator)?;
-    let id = numbered(WHAT, &id)?;
+    let id = named(WHAT, &id)?;
     let outcome = quarantine::release(&core, &visitor.caller.actor(), id).await?;
     let done = match outcome.result {
         IngestResult::AlreadyThere => "already-there",
@@ -153,7 +153,7 @@ async fn drop_file(
     Posted { visitor, .. }: Posted<Nothing>,
 ) -> Result<Redirect, PageError> {
     visitor.require(Role::Operator)?;
-    let id = numbered(WHAT, &id)?;
+    let id = named(WHAT, &id)?;
     quarantine::drop_file(&core, &visitor.caller.actor(), id).await?;
     Ok(back("/intake/quarantine", "dropped"))
 }

@@ -1,13 +1,13 @@
 //! Acts on a rollout: approve, pause, resume, abort and block, each with what it would do before it is done.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forecasts::ahead;
 use super::forms::{back, given};
 use super::page::{number, page};
 use super::patch_acts::Deed;
 use super::patches::scope_text;
-use super::rollouts::{path, read_id, state};
+use super::rollouts::{path, state};
 use super::session::{Posted, Visitor};
 use super::tables::facts;
 use crate::domain::Role;
@@ -94,7 +94,7 @@ async fn preview(
     visitor: Visitor,
     Path((id, act)): Path<(String, String)>,
 ) -> Result<Html<String>, PageError> {
-    let (id, act) = (read_id(&id)?, read_act(&act)?);
+    let (id, act) = (named("rollout", &id)?, read_act(&act)?);
     may(&visitor, act)?;
     let found = show::detail(&core, id).await?;
     let rollout = &found.rollout;
@@ -215,7 +215,7 @@ async fn done(
     Path((id, act)): Path<(String, String)>,
     Posted { visitor, form }: Posted<Given>,
 ) -> Result<Redirect, PageError> {
-    let (id, act) = (read_id(&id)?, read_act(&act)?);
+    let (id, act) = (named("rollout", &id)?, read_act(&act)?);
     may(&visitor, act)?;
     let reason = given(form.reason);
     act::act(&core, &visitor.caller.actor(), id, act, reason.as_deref()).await?;

@@ -3,20 +3,18 @@
 //! That reads every machine. Where they are many it stands on a page of its own, and the page of the rollout shows what is counted anyway.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forms;
 use super::page::{number, page, time};
 use super::patch_parts::InTier;
 use super::patches::link;
-use super::rollouts::{path, read_id};
+use super::rollouts::path;
 use super::session::Visitor;
 use super::tables::{more, table};
 use crate::domain::Scope;
 use crate::service::rollouts::show;
 use crate::service::{Core, ServiceError, census, reach};
-use crate::wire::admin::{
-    Limit, Reach, ReachQuery, ReachStanding, ReachedMachine, RolloutEntry, RolloutQuery,
-};
+use crate::wire::admin::{Limit, Reach, ReachQuery, ReachStanding, ReachedMachine, RolloutEntry};
 use axum::Router;
 use axum::extract::{Path, Query, State};
 use axum::response::Html;
@@ -47,11 +45,11 @@ pub(super) async fn embedded(core: &Core, rollout: &RolloutEntry) -> Result<Mark
     }
     let catalog = Arc::clone(&core.snapshots.get_full().catalog);
     let tiers = InTier::of(&catalog, &counted, rollout.version, &Scope::default());
-    let sum = |of: fn(&InTier) -> u64| number(tiers.iter().map(of).sum());
+    let sum = |of| number(InTier::sum(&tiers, of));
     Ok(html! {
         p {
-            (sum(|tier| tier.running)) " machines run " (rollout.version) ", on " (sum(|tier| tier.failed)) " it failed, and "
-            (sum(|tier| tier.waiting)) " were offered it and have not applied it. Counted at " (time(Some(counted.as_of))) "."
+            (sum(|counts| counts.running)) " machines run " (rollout.version) ", on " (sum(|counts| counts.failed)) " it failed, and "
+            (sum(|counts| counts.waiting)) " were offered it and have not applied it. Counted at " (time(Some(counted.as_of))) "."
         }
         p { a.button.plain href={ (BASE) (path(rollout.id)) "/reach" } { "Which machines, and who has been heard of since" } }
         (as_csv(rollout))
@@ -89,14 +87,8 @@ async fn whole(
     Path(id): Path<String>,
     Query(query): Query<WholeQuery>,
 ) -> Result<Html<String>, PageError> {
-    let id = read_id(&id)?;
-    let every = RolloutQuery {
-        all: true,
-        ..RolloutQuery::default()
-    };
-    let rollouts = show::list(&core, &every).await?;
-    let rollout = rollouts.into_iter().find(|rollout| rollout.id == id);
-    let rollout = rollout.ok_or_else(|| ServiceError::not_found("rollout", id))?;
+    let id = named("rollout", &id)?;
+    let rollout = show::one(&core, id).await?;
     let found = asked(
         &core,
         &rollout,

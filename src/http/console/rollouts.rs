@@ -1,10 +1,11 @@
 //! Rollouts: those that are under way or stand still, those that ended, and the page of one.
 
 use super::bars::{Part, bar};
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forecasts::{ahead, zoned};
 use super::forms::{self, address, encode};
 use super::page::{may_act, number, or_none, page, time};
+use super::patch_parts::{Which, to_machines};
 use super::patches::{link, scope_text};
 use super::rollout_reach::{embedded, is_stopped};
 use super::session::Visitor;
@@ -24,6 +25,8 @@ use axum::response::Html;
 use axum::routing::get;
 use maud::{Markup, html};
 use serde::Deserialize;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 /// Rollouts on one page.
@@ -44,12 +47,6 @@ pub(super) fn routes() -> Router<Arc<Core>> {
 /// The path of a rollout below the base.
 pub(super) fn path(id: i64) -> String {
     format!("/rollouts/{id}")
-}
-
-/// A number from a path. What is none is not found.
-pub(super) fn read_id(text: &str) -> Result<i64, PageError> {
-    let known = text.parse();
-    known.map_err(|_| ServiceError::not_found("rollout", text).into())
 }
 
 /// The state of a rollout, as a word with its meaning in colour too.
@@ -78,8 +75,14 @@ struct ListQuery {
     cursor: Option<String>,
 }
 
-fn parsed<T: std::str::FromStr>(text: Option<&str>) -> Option<T> {
-    text.and_then(|text| text.parse().ok())
+/// Reads a part of an address; one that is empty is not given.
+fn parsed<T: FromStr<Err: Display>>(text: Option<&str>) -> Result<Option<T>, ServiceError> {
+    text.filter(|text| !text.is_empty())
+        .map(|text| {
+            text.parse()
+                .map_err(|why: T::Err| ServiceError::Invalid(why.to_string()))
+        })
+        .transpose()
 }
 
 async fn list(
@@ -89,14 +92,14 @@ async fn list(
 ) -> Result<Html<String>, PageError> {
     let all = query.all.as_deref() == Some("yes");
     let asked = RolloutQuery {
-        version: parsed(query.version.as_deref()),
-        tier: parsed(query.tier.as_deref()),
+        version: parsed(query.version.as_deref())?,
+        tier: parsed(query.tier.as_deref())?,
         all,
     };
     let mut found = show::list(&core, &asked).await?;
     // Those that ended last; each part stays in its order, newest first.
     found.sort_by_key(has_ended);
-    let after: Option<i64> = parsed(query.cursor.as_deref());
+    let after: Option<i64> = parsed(query.cursor.as_deref())?;
     let from = after
         .and_then(|id| found.iter().position(|rollout| rollout.id == id))
         .map_or(0, |place| place + 1);
@@ -194,7 +197,7 @@ async fn detail(
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Html<String>, PageError> {
-    let found = show::detail(&core, read_id(&id)?).await?;
+    let found = show::detail(&core, named("rollout", &id)?).await?;
     let rollout = &found.rollout;
     let title = format!(
         "Rollout {}: {} in {}",
@@ -304,26 +307,17 @@ fn parts(health: &RolloutHealth) -> [Part; 4] {
     ]
 }
 
-/// Machines of the tier that speak of the patch, in a state.
-fn to_machines(rollout: &RolloutEntry, state: Option<&str>) -> String {
-    let query = [
-        ("tier", Some(rollout.tier.to_string())),
-        ("version", Some(rollout.version.to_string())),
-        ("state", state.map(str::to_owned)),
-    ];
-    address("/machines", &query)
-}
-
 fn reports(found: &RolloutDetail) -> Markup {
     let (rollout, health) = (&found.rollout, &found.health);
+    let to = |which| to_machines(&rollout.tier, rollout.version, which);
     html! {
         ul.cards {
             li { span.figure { (number(health.offered)) } "offered it, of " (number(health.machines)) " machines" }
             li.good[health.applied > 0] {
-                span.figure { a href=(to_machines(rollout, Some("applied"))) { (number(health.applied)) } } "applied"
+                span.figure { a href=(to(Which::Applied)) { (number(health.applied)) } } "applied"
             }
             li.bad[health.failed > 0] {
-                span.figure { a href=(to_machines(rollout, Some("apply-failed"))) { (number(health.failed)) } } "failed"
+                span.figure { a href=(to(Which::Failed)) { (number(health.failed)) } } "failed"
             }
             li.bad[health.silent > 0] { span.figure { (number(health.silent)) } "silent" }
             li { span.figure { (number(health.pending)) } "not known yet" }

@@ -1,7 +1,7 @@
 //! Runs of sync: the list, one with all that came of it, and how far the one at work is.
 
 use super::BASE;
-use super::error::PageError;
+use super::error::{PageError, named};
 use super::forms::{back, command};
 use super::intake::first;
 use super::page::{bytes, number, or_none, page, time};
@@ -9,7 +9,7 @@ use super::pending::{in_words, names};
 use super::session::{Posted, Visitor};
 use super::tables::{facts, more, table};
 use crate::domain::Role;
-use crate::service::{Core, ServiceError, sync};
+use crate::service::{Core, sync};
 use crate::wire::admin::{
     FilterChange, FilterSide, SyncItem, SyncItemResult, SyncOutcome, SyncPhase, SyncReport,
     SyncRun, SyncState,
@@ -158,27 +158,12 @@ fn fetching(run: &SyncRun) -> String {
     }
 }
 
-/// A number that a path names.
-pub(super) fn numbered(what: &'static str, text: &str) -> Result<i64, PageError> {
-    text.parse()
-        .map_err(|_| PageError::from(ServiceError::not_found(what, Cut(text))))
-}
-
-/// The beginning of a text that may be long.
-struct Cut<'t>(&'t str);
-
-impl std::fmt::Display for Cut<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.chars().take(40).try_for_each(|c| write!(f, "{c}"))
-    }
-}
-
 async fn show(
     State(core): State<Arc<Core>>,
     visitor: Visitor,
     Path(id): Path<String>,
 ) -> Result<Html<String>, PageError> {
-    let id = numbered("run of sync", &id)?;
+    let id = named("run of sync", &id)?;
     let report = sync::report(&core, id).await?;
     let content = html! {
         h1 { "Run " (id) " of sync" }

@@ -117,6 +117,17 @@ pub async fn list(core: &Core, query: &RolloutQuery) -> Result<Vec<RolloutEntry>
         .collect())
 }
 
+/// One rollout as it stands in lists.
+pub async fn one(core: &Core, id: i64) -> Result<RolloutEntry, ServiceError> {
+    let gone = || ServiceError::not_found("rollout", id);
+    let conn = core.db.conn().await?;
+    let shown = Shown::read(&conn).await?;
+    let row = rows::list(&conn, Some(id)).await?.pop().ok_or_else(gone)?;
+    let tier = shown.tier(row.tier_id).ok_or_else(gone)?;
+    let policy = shown.policies.get(&row.tier_id).map(AsRef::as_ref);
+    Ok(entry(&row, &tier.name, policy, shown.now))
+}
+
 /// One rollout with what machines report, its timeline and what would become of it.
 pub async fn detail(core: &Core, id: i64) -> Result<RolloutDetail, ServiceError> {
     let gone = || ServiceError::not_found("rollout", id);

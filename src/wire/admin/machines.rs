@@ -5,7 +5,8 @@
 
 use super::Limit;
 use crate::domain::{
-    Architecture, KernelSupport, MachineId, MachineState, PatchVersion, Selector, Sha256, TierName,
+    Architecture, KernelSupport, MachineId, MachineState, PatchVersion, Selector, Sha256, States,
+    TierName,
 };
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
@@ -96,10 +97,10 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub tier: Option<TierName>,
-    /// Only in this state.
+    /// Only in this state, or in one of several with commas between: `apply-failed,applied-with-bug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
-    pub state: Option<MachineState>,
+    pub state: Option<States>,
     /// Only with this kernel, as reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel: Option<String>,
@@ -118,10 +119,14 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = DateTime)]
     pub last_seen_before: Option<Timestamp>,
-    /// Only those that were offered this patch last and do not report it.
+    /// Only those that were offered this patch last, do not run it, and have not failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub waiting_for: Option<PatchVersion>,
+    /// Only those that failed and run this patch or were offered it last; not together with `waiting-for`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub failed_at: Option<PatchVersion>,
     /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]

@@ -1,7 +1,7 @@
 //! Reports. `GET reports/machines?tier&version&state`, `GET reports/patch-health?tier&version`.
 
 use super::{Limit, Machine, Page};
-use crate::domain::{Architecture, MachineState, PatchVersion, Selector, TierName};
+use crate::domain::{Architecture, MachineState, PatchVersion, Selector, States, TierName};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,10 +19,10 @@ pub struct MachinesReportQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub version: Option<PatchVersion>,
-    /// Only machines in this state.
+    /// Only machines in this state, or in one of several with commas between: `apply-failed,applied-with-bug`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
-    pub state: Option<MachineState>,
+    pub state: Option<States>,
     /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
