@@ -44,6 +44,7 @@ mod config;
 mod console;
 mod console_browser;
 mod console_oidc;
+mod console_sessions;
 mod contracts;
 mod coverage;
 mod db;

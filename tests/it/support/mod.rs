@@ -10,6 +10,7 @@ pub mod front;
 pub mod intake;
 pub mod kmod;
 pub mod ledger;
+pub mod page;
 pub mod pki;
 pub mod postgres_tls;
 pub mod process;
@@ -19,3 +20,6 @@ pub mod receiver;
 pub mod s3;
 pub mod scripted;
 pub mod server;
+
+/// The password of every administrator.
+pub const PASSWORD: &str = "correct horse battery";

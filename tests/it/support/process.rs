@@ -1,5 +1,6 @@
 //! A real server process: `livepatch-server serve`, started, spoken to over its socket, and killed by real signals.
 
+use super::PASSWORD;
 use super::db::TestDb;
 use super::kmod;
 use livepatch_onprem::app::postgres::PrivatePostgres;
@@ -199,9 +200,7 @@ impl Site {
 async fn log_in(url: &str) -> String {
     let db = Db::new(&super::db::settings(url), Arc::new(|_, _, _| {})).unwrap();
     let conn = db.conn().await.unwrap();
-    let hash = passwords::hash(&Secret::new("correct horse battery"))
-        .await
-        .unwrap();
+    let hash = passwords::hash(&Secret::new(PASSWORD)).await.unwrap();
     admins::insert(&conn, "admin", &hash, Role::Admin)
         .await
         .unwrap();
