@@ -19,6 +19,7 @@ mod admin_things;
 mod admin_throttle;
 mod admin_tokens;
 mod admin_webhooks;
+mod adoption;
 mod airgap;
 mod airgap_faults;
 mod airgap_format;
