@@ -91,6 +91,7 @@ mod sync_faults;
 mod sync_index;
 mod telemetry;
 mod tells;
+mod tells_traces;
 mod tiers;
 mod tls;
 mod tls_commands;

@@ -4,6 +4,7 @@ pub mod admin;
 pub mod airgap;
 pub mod browser;
 pub mod cluster;
+pub mod collector;
 pub mod contracts;
 pub mod db;
 pub mod front;
@@ -20,6 +21,7 @@ pub mod receiver;
 pub mod s3;
 pub mod scripted;
 pub mod server;
+pub mod sources;
 
 /// The password of every administrator.
 pub const PASSWORD: &str = "correct horse battery";
