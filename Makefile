@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
+# A target that cannot be done here adds its name to a file; `make test` says at its end what stands there.
+skip = echo 'make $@: SKIPPED, for the reason above.'; mkdir -p target; echo $@ >>target/skipped; exit 0
+SKIPPED = $$([ ! -s target/skipped ] || echo ", but this was skipped: $$(paste -sd, target/skipped)")
 PREVIOUS ?= $(shell git log -1 --format=%H --diff-filter=A -- migrations | xargs -I{} git rev-parse {}^ 2>/dev/null)
 .PHONY: help run test faults bench bench-hold check fmt lint deny docs walkthrough test-api test-chart fuzz test-kernel setup clean-data deb test-package test-image test-upgrade test-monitoring test-console
 
@@ -13,6 +16,7 @@ run: ## install what is missing, build, make real patches and start a server (LI
 
 test: ## install what is missing and run all tests, then walkthroughs, the API, the chart, the package, monitoring, the console in a browser and the real kernel
 	@tests/setup.sh test
+	@mkdir -p target && : >target/skipped
 	@# nextest runs each test in a process of its own; without it cargo's own runner does.
 	@if cargo nextest --version >/dev/null 2>&1; then run=(cargo nextest run); else run=(cargo test); fi; \
 	  set -x; exec tests/services.sh "$${run[@]}" --locked
@@ -23,7 +27,7 @@ test: ## install what is missing and run all tests, then walkthroughs, the API, 
 	@$(MAKE) --no-print-directory test-monitoring
 	@$(MAKE) --no-print-directory test-console
 	@$(MAKE) --no-print-directory test-kernel
-	@echo 'make test: all tests passed.'
+	@echo "make test: all tests passed$(SKIPPED)."
 
 faults: ## kill, stop, fill and corrupt everything many times over; a table of what was lost (RUNS=20 PAUSE=60)
 	@tests/setup.sh test
@@ -38,7 +42,7 @@ bench-hold: ## hold 2,800 check-ins per second with 1,000,000 machines, and coun
 	@DURATION='$(DURATION)' ONLY=hold exec tests/services.sh cargo bench --locked --bench figures
 
 check: setup lint deny test ## everything that CI asks: format, lints, licences, tests
-	@echo 'make check: everything passed.'
+	@echo "make check: everything passed$(SKIPPED)."
 
 fmt: ## format the code
 	cargo fmt
@@ -93,7 +97,7 @@ test-upgrade: ## a rolling upgrade from another version of this repository, whic
 
 test-console: ## the console in a real browser: every flow, by keyboard too, and pictures of every page in target/console
 	@status=0; tests/setup.sh console || status=$$?; \
-	if [ $$status = 77 ]; then echo 'make test-console: SKIPPED, for the reason above.'; exit 0; fi; \
+	if [ $$status = 77 ]; then $(skip); fi; \
 	[ $$status = 0 ] || exit $$status; \
 	if cargo nextest --version >/dev/null 2>&1; then \
 	  set -x; exec tests/services.sh cargo nextest run --locked --run-ignored only -E 'test(/^console_browser::/)'; \
@@ -101,7 +105,7 @@ test-console: ## the console in a real browser: every flow, by keyboard too, and
 
 test-kernel: ## a real kernel is patched, in a virtual machine, told step by step
 	@status=0; tests/setup.sh kernel || status=$$?; \
-	if [ $$status = 77 ]; then echo 'make test-kernel: SKIPPED, for the reason above.'; exit 0; fi; \
+	if [ $$status = 77 ]; then $(skip); fi; \
 	[ $$status = 0 ] || exit $$status; \
 	set -x; cargo build --locked --bins && LIVEPATCH_BIN_DIR=target/debug tests/kernel/run.sh
 
@@ -119,7 +123,7 @@ test-package: ## make the Debian package, look at it, install it on a copy-on-wr
 
 test-image: ## build the image without any registry, and look at it and run it
 	@status=0; tests/setup.sh image || status=$$?; \
-	if [ $$status = 77 ]; then echo 'make test-image: SKIPPED, for the reason above.'; exit 0; fi; \
+	if [ $$status = 77 ]; then $(skip); fi; \
 	[ $$status = 0 ] || exit $$status; \
 	set -x; cargo build --locked --bins && LIVEPATCH_BIN_DIR=target/debug tests/image.sh
 

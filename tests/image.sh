@@ -108,13 +108,7 @@ as_root install -m 644 "$work/signing.pem" "$inside/etc/signing.pem"
 inside_run LP_SERVER_SERVER_ADDRESS=127.0.0.1:0 LP_PATCH_TRUST_CERTIFICATES=/etc/signing.pem \
   LP_DATABASE_CONNECTION_STRING='host=/postgresql user=livepatch dbname=postgres' /usr/bin/livepatch-server serve >"$work/server.log" 2>&1 &
 server=$!
-tries=0
-until address=$(grep -sm1 serving "$work/server.log" | grep -o '127\.0\.0\.1:[0-9]*' | head -n 1); do
-  kill -0 "$server" 2>/dev/null || fail "the server ended by itself"
-  tries=$((tries + 1))
-  [ "$tries" -lt 600 ] || fail "the server did not start within a minute"
-  sleep 0.1
-done
+serves "$server" "$work/server.log"
 run inside_run LIVEPATCH_URL="http://$address" /usr/bin/livepatch-server healthcheck
 run inside_run LIVEPATCH_URL="http://$address" /usr/bin/livepatch-server healthcheck --dependencies
 process=$(pgrep -u 65532 -f '^/usr/bin/livepatch-server serve' -n) || fail "no server runs as 65532"

@@ -62,6 +62,25 @@ run() {
 says() { [[ $said == *"$1"* ]] || fail "the last command should have said: $1"; }
 says_not() { [[ $said != *"$1"* ]] || fail "the last command should not have said: $1"; }
 
+# comes PATTERN COMMAND...: waits until what a command says matches that; it is then in $said. Two minutes are far more than it takes.
+comes() {
+  local wanted=$1 end=$((SECONDS + 120))
+  shift
+  until said=$("$@" 2>&1) && [[ $said =~ $wanted ]]; do
+    [ "$SECONDS" -lt "$end" ] || fail "\"$*\" should have said $wanted in the end; it said: $said"
+    sleep 0.25
+  done
+}
+# serves PID LOG: waits until a server that was started says in its log where it listens; that is then in $address.
+serves() {
+  local end=$((SECONDS + 60))
+  until address=$(grep -sm1 serving "$2" | grep -o '127\.0\.0\.1:[0-9]*' | head -n 1); do
+    kill -0 "$1" 2>/dev/null || fail "the server ended by itself: ${2#"$work/"}"
+    [ "$SECONDS" -lt "$end" ] || fail "the server did not start within a minute: ${2#"$work/"}"
+    sleep 0.1
+  done
+}
+
 # --- The server and its administrator ---------------------------------------------------------------------------------
 
 # Starts a server that trusts $certificate, on a free loopback port; its address is then in $url.

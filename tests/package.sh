@@ -263,6 +263,7 @@ said=$(as_root unshare --mount --propagation private "$work/view" "$work/scratch
 printf '\n%s\n' "$said" | sed 's/^/     /'
 if [ "$status" = 77 ]; then
   printf '\n     SKIPPED: this machine cannot lay one file system over another here.\n'
+  echo 'the installation of test-package' >>"$root/target/skipped"
 else
   [ "$status" = 0 ] || fail "the installation did not go as told, see above"
   says "livepatch-onprem is installed and not started"

@@ -34,7 +34,7 @@ storage_of() { printf 'patch-storage.filesystem-path: %s\n' "$work/$1/patches"; 
 readonly admin='admin:$2y$06$abcdefghijklmnopqrstuucNGLZJJJOrKIN6Gx0oDrGbTnQwJjlT.'
 
 start() {
-  local site=$1 setting tries=0 address
+  local site=$1 setting address
   shift
   mkdir -p "$work/$site"
   [ -n "${created[sites_$site]-}" ] || createdb "sites_$site"
@@ -50,12 +50,7 @@ YAML
   livepatch-server serve --config "$work/$site/livepatch.yaml" >"$work/$site/log" 2>&1 &
   pid_of[$site]=$!
   # It says where it listens; the port was left to the system.
-  until address=$(grep -sm1 serving "$work/$site/log" | grep -o '127\.0\.0\.1:[0-9]*' | head -n 1); do
-    kill -0 "${pid_of[$site]}" 2>/dev/null || fail "the server at $site ended by itself"
-    tries=$((tries + 1))
-    [ "$tries" -lt 600 ] || fail "the server at $site did not start within a minute"
-    sleep 0.1
-  done
+  serves "${pid_of[$site]}" "$work/$site/log"
   url_of[$site]=http://$address
   printf '\n     the server at %s runs: %s\n' "$site" "${url_of[$site]}"
   at "$site"

@@ -30,16 +30,10 @@ fleet() {
   fleets+=($!)
 }
 
-# Waits until a command prints what it should; the last output is then in $said. Two minutes are far more than it takes.
-comes() {
-  local wanted=$1 tries=0
-  shift
-  printf '\n   ... until "%s" says %s\n' "$*" "$wanted"
-  until said=$("$@" 2>&1) && [[ $said =~ $wanted ]]; do
-    tries=$((tries + 1))
-    [ "$tries" -lt 480 ] || fail "it did not come about; the last answer was: $said"
-    sleep 0.25
-  done
+# The same as `comes`, and says what it waits for.
+awaits() {
+  printf '\n   ... until "%s" says %s\n' "${*:2}" "$1"
+  comes "$@"
 }
 # The state of a patch's rollout in a tier.
 state() { livepatch-admin rollout list --all --version "$1" --tier "$2" --output json | tr -d ' \n'; }
@@ -63,7 +57,7 @@ make_token stable-machines stable
 printf '%s %s 1\n' "$kernel" "$arch" >"$work/kernels"
 fleet edge 1
 fleet stable 2
-comes '"machines":1000,.*"machines":1000,' bash -c 'livepatch-admin tier list --output json | tr -d " \n"'
+awaits '"machines":1000,.*"machines":1000,' bash -c 'livepatch-admin tier list --output json | tr -d " \n"'
 
 step "A policy for each tier: tenths, halves, all; what edge has had for a second goes on to stable by itself."
 cat >"$work/policy.yaml" <<'YAML'
@@ -91,10 +85,10 @@ says "halted:"
 
 step "The good patch is uploaded. Nobody promotes anything: it comes to edge by phases, and then to stable."
 run livepatch-admin --quiet patch upload "$first"
-comes '"state":"done"' state 106.1 edge
-comes '"state":"done"' state 106.1 stable
+awaits '"state":"done"' state 106.1 edge
+awaits '"state":"done"' state 106.1 stable
 run livepatch-admin rollout list --all --version 106.1
-comes '"total":1000,' bash -c 'livepatch-admin report machines stable 106.1 --output json | tr -d " \n"'
+awaits '"total":1000,' bash -c 'livepatch-admin report machines stable 106.1 --output json | tr -d " \n"'
 run livepatch-admin rollout show 1
 says "phase 2 begins"
 says "everybody is let in"
@@ -102,7 +96,7 @@ says "promoted to stable"
 
 step "The bad patch is uploaded. Its rollout halts in the first phase, and says why in numbers."
 run livepatch-admin --quiet patch upload "$second"
-comes '"state":"halted"' state 107.1 edge
+awaits '"state":"halted"' state 107.1 edge
 run livepatch-admin rollout list
 says halted
 says "more than the 5% that the gate allows"
@@ -123,7 +117,7 @@ run livepatch-admin coverage
 step "A person blocks it. The machines it failed on are offered the good one again, and the fleet is well."
 run livepatch-admin --yes rollout block "$id" --reason "fails on every fifth machine"
 says "is aborted now"
-comes '"items":\[\]' bash -c 'livepatch-admin machine list --tier edge --state apply-failed --output json | tr -d " \n"'
+awaits '"items":\[\]' bash -c 'livepatch-admin machine list --tier edge --state apply-failed --output json | tr -d " \n"'
 run livepatch-admin audit verify
 says "The audit log is whole"
 

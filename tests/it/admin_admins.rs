@@ -1,6 +1,7 @@
 //! Administrators: made, changed, removed; and that somebody always stays in charge.
 
-use crate::support::admin::{PASSWORD, TestAdmin};
+use crate::support::PASSWORD;
+use crate::support::admin::TestAdmin;
 use livepatch_onprem::config::BasicUser;
 use livepatch_onprem::domain::{Role, Secret};
 use serde_json::{Value, json};

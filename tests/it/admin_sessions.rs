@@ -1,6 +1,7 @@
 //! Login and sessions.
 
-use crate::support::admin::{PASSWORD, TestAdmin};
+use crate::support::PASSWORD;
+use crate::support::admin::TestAdmin;
 use axum::http::header::WWW_AUTHENTICATE;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use livepatch_onprem::config::BasicUser;

@@ -2,7 +2,8 @@
 //! never locks an owner out.
 
 use crate::admin_sessions::{basic, login};
-use crate::support::admin::{PASSWORD, TestAdmin};
+use crate::support::PASSWORD;
+use crate::support::admin::TestAdmin;
 use axum::http::header::RETRY_AFTER;
 use livepatch_onprem::domain::Role;
 

@@ -314,15 +314,7 @@ async fn odd_reports_cost_nobody_else_theirs() {
     odd["Client-Version"] = json!("x".repeat(5000));
     odd["kernel-build-date"] = json!("-009998-01-01");
     let send = async |machine: &Machine, body: &Value| -> Value {
-        let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-        let answer = server
-            .http
-            .post(url)
-            .bearer_auth(&machine.token)
-            .json(body)
-            .send()
-            .await
-            .unwrap();
+        let answer = machine.send(&server, body).await;
         assert_eq!(answer.status(), 200);
         answer.json().await.unwrap()
     };
@@ -355,15 +347,7 @@ async fn a_patch_that_failed_to_apply_does_not_count_as_run() {
     machine.check(&server, Some("106.1")).await;
     let mut failed = machine.report(Some("107.1"));
     failed["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
-    let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-    let answer = server
-        .http
-        .post(url)
-        .bearer_auth(&machine.token)
-        .json(&failed)
-        .send()
-        .await
-        .unwrap();
+    let answer = machine.send(&server, &failed).await;
     let answer: Value = answer.json().await.unwrap();
     assert_eq!(answer["patches"][0]["version"], "107.1");
     let shown = server

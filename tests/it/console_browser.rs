@@ -2,13 +2,12 @@
 //!
 //! Ignored unless asked for: `make test-console` installs the browser and runs them.
 
-use crate::console::add;
+use crate::support::PASSWORD;
 use crate::support::browser::Browser;
+use crate::support::process::until;
 use crate::support::server::{Machine, TestServer};
 use livepatch_onprem::domain::Role;
 use serde_json::{Value, json};
-
-const PASSWORD: &str = "correct horse battery";
 
 /// Machines of tier `edge`, checked in once.
 async fn machines(server: &TestServer, count: u32) -> Vec<Machine> {
@@ -101,7 +100,7 @@ async fn a_halt_is_seen_live() {
         .await;
     assert_eq!(upload["result"], "stored", "{upload}");
     browser.sees("108.1").await;
-    crate::support::process::until("machines are offered the patch", async || {
+    until("machines are offered the patch", async || {
         let mut offered = 0;
         for machine in &machines {
             offered += usize::from(machine.offered(&server, None).await == "108.1");
@@ -112,16 +111,7 @@ async fn a_halt_is_seen_live() {
     for machine in &machines {
         let mut report = machine.report(None);
         report["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
-        let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-        let answer = server
-            .http
-            .post(url)
-            .bearer_auth(&machine.token)
-            .json(&report)
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(answer.status(), 200);
+        assert_eq!(machine.send(&server, &report).await.status(), 200);
     }
     browser.sees("halted at").await;
     browser
@@ -141,8 +131,22 @@ async fn a_halt_is_seen_live() {
         .admin("GET", "rollouts?version=108.1", Value::Null)
         .await;
     let id = rollouts["items"][0]["id"].as_i64().unwrap();
-    browser.go(&format!("/console/rollouts/{id}")).await;
-    browser.sees("failed").await;
+    // What was counted may be shown again for a moment, to either of the two.
+    until(
+        "as many machines are shown that failed as did",
+        async || {
+            let found = server
+                .admin("GET", &format!("rollouts/{id}"), Value::Null)
+                .await;
+            let failed = found["health"]["failed"].as_u64().unwrap();
+            browser.go(&format!("/console/rollouts/{id}")).await;
+            let card = browser
+                .script("return document.querySelector('.cards li.bad')?.textContent")
+                .await;
+            failed > 0 && card == format!("{failed}failed")
+        },
+    )
+    .await;
     browser.press("Resume…").await;
     browser.press("Resume").await;
     browser.sees("It goes on.").await;
@@ -151,13 +155,25 @@ async fn a_halt_is_seen_live() {
 #[tokio::test]
 #[ignore = "needs a browser: make test-console"]
 async fn a_viewer_sees_and_may_nothing() {
+    const ACTS: [&str; 3] = ["Hold…", "Block…", "Promote to beta…"];
     let server = TestServer::with_two_patches().await;
-    add(&server, "viewer", Role::Viewer).await;
+    server.add_admin("viewer", Role::Viewer).await;
+    server.add_admin("operator", Role::Operator).await;
     let browser = Browser::open(&server.url).await;
+    browser.sign_in("operator", PASSWORD).await;
+    browser.go("/console/patches/107.1").await;
+    browser.sees("LSN-0107-1").await;
+    for act in ACTS {
+        assert!(
+            browser.offers(act).await,
+            "an operator is not offered {act}"
+        );
+    }
+    browser.sign_out().await;
     browser.sign_in("viewer", PASSWORD).await;
     browser.go("/console/patches/107.1").await;
     browser.sees("LSN-0107-1").await;
-    for act in ["Hold…", "Block…", "Promote to beta…"] {
+    for act in ACTS {
         assert!(!browser.offers(act).await, "a viewer is offered {act}");
     }
     browser
@@ -171,7 +187,7 @@ async fn a_viewer_sees_and_may_nothing() {
 async fn a_second_person_approves() {
     let server = TestServer::with_two_patches().await;
     machines(&server, 2).await;
-    add(&server, "second", Role::Operator).await;
+    server.add_admin("second", Role::Operator).await;
     policy(
         &server,
         "stable",
@@ -187,7 +203,7 @@ async fn a_second_person_approves() {
             .await;
         rollouts["items"][0].clone()
     };
-    crate::support::process::until("a rollout waits for approval", async || {
+    until("a rollout waits for approval", async || {
         found().await["state"] == "awaiting-approval"
     })
     .await;
@@ -196,7 +212,11 @@ async fn a_second_person_approves() {
     browser.sign_in("admin", PASSWORD).await;
     browser.go(&format!("/console/rollouts/{id}")).await;
     browser.press("Approve…").await;
-    browser.sees("somebody else").await;
+    browser.sees("You asked for it yourself").await;
+    assert!(
+        !browser.offers("Approve").await,
+        "who asked for it is offered to approve it"
+    );
     browser.sign_out().await;
     browser.sign_in("second", PASSWORD).await;
     browser.go(&format!("/console/rollouts/{id}")).await;
@@ -209,6 +229,7 @@ async fn a_second_person_approves() {
 #[tokio::test]
 #[ignore = "needs a browser: make test-console"]
 async fn machines_are_found_explained_and_moved() {
+    const WRONG: &str = "#find-selector[aria-invalid=true]";
     let server = TestServer::with_two_patches().await;
     let machines = machines(&server, 3).await;
     server
@@ -223,6 +244,7 @@ async fn machines_are_found_explained_and_moved() {
     browser.go("/console/machines?selector=rack%3Dr1").await;
     browser.sees(&machines[0].id).await;
     browser.sees_not(&machines[1].id).await;
+    assert!(!browser.has(WRONG).await);
     browser.press(&machines[0].id).await;
     browser.sees("107.1").await;
     let explained = server
@@ -236,8 +258,15 @@ async fn machines_are_found_explained_and_moved() {
     browser
         .sees(reasons.last().unwrap()["text"].as_str().unwrap())
         .await;
-    browser.go("/console/machines?selector=rack%3D%3D").await;
-    browser.sees("selector").await;
+    // What is wrong stands beside the field, which is marked.
+    browser.go("/console/machines?selector=rack%3Dr1%2C").await;
+    let fault = browser.find("#find-selector-fault").await;
+    let fault = fault.text().await.unwrap();
+    assert!(
+        fault.contains("a term is missing beside a comma"),
+        "{fault}"
+    );
+    assert!(browser.has(WRONG).await);
 }
 
 /// Without a mouse: from signing in to a promotion.
@@ -312,22 +341,14 @@ async fn every_page_can_be_used_by_everybody() {
         if n % 4 == 0 {
             report["Status"][0]["Livepatch"]["State"] = json!("apply-failed");
         }
-        let url = format!("{}/v1/client/{}/updates", server.url, machine.id);
-        server
-            .http
-            .post(url)
-            .bearer_auth(&machine.token)
-            .json(&report)
-            .send()
-            .await
-            .unwrap();
+        assert_eq!(machine.send(&server, &report).await.status(), 200);
     }
     let found = async || {
         server
             .admin("GET", "rollouts?version=107.1", Value::Null)
             .await
     };
-    crate::support::process::until("a rollout begins", async || {
+    until("a rollout begins", async || {
         found().await["items"]
             .as_array()
             .is_some_and(|items| !items.is_empty())

@@ -1,5 +1,6 @@
 //! Imports point down: scans every `crate::` path and fails on one that points up or sideways.
 
+use crate::support::sources::sources;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -72,22 +73,10 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("bundle", "wire"),
 ];
 
-fn sources(dir: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            into.push(path);
-        }
-    }
-}
-
 /// Source text without comments, by module.
 fn modules() -> BTreeMap<String, Vec<(PathBuf, String)>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
+    let files = sources(&root);
     assert!(files.len() > 10, "only {} source files found", files.len());
     let mut modules: BTreeMap<String, Vec<(PathBuf, String)>> = BTreeMap::new();
     for file in files {
@@ -176,10 +165,8 @@ fn the_core_is_pure() {
 fn every_file_says_what_it_is_for_and_stays_short() {
     let mut wrong = Vec::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    sources(&root.join("tests"), &mut files);
-    for file in files {
+    let folders = ["src", "tests"].map(|folder| sources(&root.join(folder)));
+    for file in folders.concat() {
         let text = std::fs::read_to_string(&file).unwrap();
         let name = file.strip_prefix(root).unwrap().display().to_string();
         if !text.starts_with("//!") {

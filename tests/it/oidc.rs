@@ -1,5 +1,6 @@
 //! Administrators whom an identity provider vouches for: real tokens, and every wrong one.
 
+use crate::support::process::until;
 use crate::support::provider::{AUDIENCE, Key, Provider, claims, unsigned};
 use crate::support::server::TestServer;
 use livepatch_onprem::config::OAuth;
@@ -209,7 +210,7 @@ async fn keys_that_do_not_suit_are_refused() {
     let provider = Provider::start(&[&small, &other]).await;
     let server = with(&provider, |_| {}).await;
     let good = claims("anna@example.com", &["patchers"]);
-    assert_eq!(who(&server, &small.sign(&good)).await.0, 401);
+    refused(&server, &small.sign(&good), 401, "has fewer than 2048 bits").await;
     let as_256 = Key {
         algorithm: "RS256",
         ..other
@@ -247,7 +248,6 @@ async fn a_flood_of_unknown_keys_does_not_reach_the_provider() {
     // Unless that is switched off.
     let strict = with(&provider, |oauth| oauth.refresh_unknown = false).await;
     assert_eq!(who(&strict, &new.sign(&good)).await.0, 200);
-    provider.have(&[&key]);
     let third = Key::rsa("three", "RS256");
     provider.have(&[&key, &third]);
     refused(&strict, &third.sign(&good), 401, "does not have").await;
@@ -258,13 +258,21 @@ async fn while_the_provider_is_away_known_keys_go_on_being_used() {
     let key = Key::rsa("one", "RS256");
     let provider = Provider::start(&[&key]).await;
     let good = claims("anna@example.com", &["patchers"]);
-    let server = with(&provider, |oauth| {
-        oauth.refresh_interval = Duration::from_millis(1);
-    })
-    .await;
-    assert_eq!(who(&server, &key.sign(&good)).await.0, 200);
     for answer in [Err(500), Ok(json!({ "keys": "none" })), Ok(json!(["x"]))] {
+        // A server each: after a fetch that failed it waits with the next one.
+        provider.have(&[&key]);
+        let server = with(&provider, |oauth| {
+            oauth.refresh_interval = Duration::from_millis(1);
+        })
+        .await;
+        assert_eq!(who(&server, &key.sign(&good)).await.0, 200);
         provider.answer(answer);
+        let before = provider.asked();
+        until("the keys are asked for again", async || {
+            assert_eq!(who(&server, &key.sign(&good)).await.0, 200);
+            provider.asked() > before
+        })
+        .await;
         assert_eq!(who(&server, &key.sign(&good)).await.0, 200);
     }
     // Who has never had them says that it is not the token's fault, and does not ask again at once.

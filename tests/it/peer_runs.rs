@@ -1,6 +1,7 @@
 //! Whole runs from another server: through a front that lies, and down a chain of three.
 
 use crate::peer_serving::sync_token;
+use crate::support::PASSWORD;
 use crate::support::front::{Asked, Do, Front, Got};
 use crate::support::kmod;
 use crate::support::server::{Machine, TestServer};
@@ -223,7 +224,7 @@ async fn what_is_decided_at_the_top_reaches_the_bottom_of_a_chain() {
     let by_hand = middle
         .http
         .post(format!("{}/v1/admin/patches/106.1/promote", middle.url))
-        .basic_auth("admin", Some("correct horse battery"))
+        .basic_auth("admin", Some(PASSWORD))
         .json(&json!({ "tier": "beta" }))
         .send()
         .await

@@ -1,6 +1,7 @@
 //! The API for other servers, as it answers: who may, what is in the index of a tier, states and differences, payloads,
 //! reports.
 
+use crate::support::PASSWORD;
 use crate::support::kmod;
 use crate::support::server::TestServer;
 use jiff::Timestamp;
@@ -338,7 +339,7 @@ async fn a_tier_that_is_pulled_is_not_deleted_unnoticed() {
     let answer = server
         .http
         .delete(format!("{}/v1/admin/tiers/beta", server.url))
-        .basic_auth("admin", Some("correct horse battery"))
+        .basic_auth("admin", Some(PASSWORD))
         .send()
         .await
         .unwrap();

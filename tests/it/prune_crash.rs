@@ -4,6 +4,7 @@ use crate::support::admin::TestAdmin;
 use crate::support::db::settings;
 use crate::support::intake::trusting_with;
 use crate::support::kmod;
+use crate::support::process::until;
 use livepatch_onprem::app;
 use livepatch_onprem::config::Config;
 use livepatch_onprem::db::audit::Actor;
@@ -73,9 +74,10 @@ async fn dies_at(name: &'static str) {
     let raw = test.db.raw().await;
     let held = "select from pg_locks l join pg_database d on d.oid = l.database
         where l.locktype = 'advisory' and d.datname = current_database()";
-    while !raw.query(held, &[]).await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until("what it held is let go", async || {
+        raw.query(held, &[]).await.unwrap().is_empty()
+    })
+    .await;
     test.core.snapshots.reload(None, i64::MAX).await.unwrap();
     prune(&test.core).await;
     assert_eq!(test.rows("payloads").await, 0, "{name}");

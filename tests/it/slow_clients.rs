@@ -1,6 +1,7 @@
 //! Clients that hold connections: slow, silent and greedy ones, by the thousand. Their own timers end them, and nobody
 //! else waits for them, least of all who asks for health or administers.
 
+use crate::support::PASSWORD;
 use crate::support::db::{TestDb, settings};
 use crate::support::server::TestServer;
 use livepatch_onprem::config::Server;
@@ -38,7 +39,7 @@ impl Process {
         let db = TestDb::new().await;
         let metrics = Metrics::new();
         let admin = Db::new(&settings(db.url()), metrics.database_observer()).unwrap();
-        auth::ensure_admin(&admin, "admin", &Secret::new("correct horse battery"))
+        auth::ensure_admin(&admin, "admin", &Secret::new(PASSWORD))
             .await
             .unwrap();
         admin.close();
@@ -100,7 +101,7 @@ impl Process {
         let request = self
             .http
             .get(format!("{}{path}", self.url))
-            .basic_auth("admin", Some("correct horse battery"));
+            .basic_auth("admin", Some(PASSWORD));
         let answer = request
             .send()
             .await

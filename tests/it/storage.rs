@@ -3,7 +3,9 @@
 use crate::support::admin::TestAdmin;
 use crate::support::intake::{content, file_name, object, restarted, trusting, trusting_with};
 use crate::support::kmod;
+use crate::support::process::until;
 use crate::support::s3;
+use livepatch_onprem::db::audit::Actor;
 use livepatch_onprem::db::jobs::JobLock;
 use livepatch_onprem::domain::Sha256;
 use livepatch_onprem::rollout::Standing;
@@ -11,6 +13,14 @@ use livepatch_onprem::service::jobs;
 use livepatch_onprem::wire::admin::{Job, JobItemResult, JobState};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+fn tester() -> Actor {
+    Actor {
+        name: "tester".to_owned(),
+        source: "test".to_owned(),
+    }
+}
 
 /// Starts a job, waits for its end and expects it to have come to it.
 async fn job(test: &TestAdmin, path: &str, body: Value) -> Job {
@@ -232,10 +242,8 @@ async fn damage_in_the_bucket_is_found_and_healed() {
 #[tokio::test]
 async fn one_job_runs_at_a_time_and_a_dead_one_is_called_so() {
     let test = trusting().await;
-    let lock = JobLock::take(&test.core.db, std::time::Duration::ZERO)
-        .await
-        .unwrap()
-        .unwrap();
+    let lock = JobLock::take(&test.core.db, Duration::ZERO).await;
+    let lock = lock.unwrap().unwrap();
     let client = test.db.raw().await;
     client
         .execute(
@@ -254,12 +262,12 @@ async fn one_job_runs_at_a_time_and_a_dead_one_is_called_so() {
     assert_eq!(jobs::sweep(&test.core).await.unwrap(), 0);
     drop(lock);
     // The lock goes with its connection, which the server closes when it notices.
-    let swept = loop {
-        match jobs::sweep(&test.core).await.unwrap() {
-            0 => tokio::task::yield_now().await,
-            n => break n,
-        }
-    };
+    let mut swept = 0;
+    until("the lock of the dead job is let go", async || {
+        swept = jobs::sweep(&test.core).await.unwrap();
+        swept > 0
+    })
+    .await;
     assert_eq!(swept, 1);
     let list = test.get("/jobs").await.expect(200);
     let dead = &list.body["items"][0];
@@ -287,6 +295,19 @@ async fn one_job_runs_at_a_time_and_a_dead_one_is_called_so() {
     assert!(unknown.expect(422).detail().contains("delete-all"));
 }
 
+/// PostgreSQL lets go of a job's lock a moment after its end: who starts the next one within that moment is not refused.
+#[tokio::test]
+async fn one_job_follows_another_at_once() {
+    let test = trusting().await;
+    for n in 1..=10 {
+        let started = jobs::start(&test.core, &tester(), jobs::Work::Verify).await;
+        let started = started.unwrap_or_else(|error| panic!("job {n}: {error}"));
+        let ended = jobs::wait(&test.core, started.id).await.unwrap();
+        assert_eq!(ended.state, JobState::Done, "{ended:?}");
+    }
+    assert_eq!(test.audited("storage.verify").await, 10);
+}
+
 #[tokio::test]
 async fn a_job_of_a_server_that_stops_says_so() {
     let test = trusting().await;
@@ -299,11 +320,7 @@ async fn a_job_of_a_server_that_stops_says_so() {
         .batch_execute("begin; lock table payloads in access exclusive mode")
         .await
         .unwrap();
-    let actor = livepatch_onprem::db::audit::Actor {
-        name: "tester".to_owned(),
-        source: "test".to_owned(),
-    };
-    let job = jobs::start(&core, &actor, jobs::Work::Verify)
+    let job = jobs::start(&core, &tester(), jobs::Work::Verify)
         .await
         .unwrap();
     core.jobs.shutdown().await;

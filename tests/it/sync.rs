@@ -1,5 +1,6 @@
 //! Sync with the directory driver: really signed bundles from a folder, through the whole server.
 
+use crate::support::PASSWORD;
 use crate::support::kmod::{bundle_name, foreign_bundle, real_bundle};
 use crate::support::server::{Machine, TestServer};
 use livepatch_onprem::config::{Config, SyncDriver};
@@ -170,7 +171,7 @@ async fn an_upstream_that_lost_much_waits_for_a_person() {
     let wrong = server
         .http
         .post(url)
-        .basic_auth("admin", Some("correct horse battery"))
+        .basic_auth("admin", Some(PASSWORD))
         .json(&json!({ "digest": "0".repeat(64) }))
         .send()
         .await

@@ -1,5 +1,6 @@
 //! Sync when things go wrong: whatever happens, nothing half visible, and the next run completes without fetching again.
 
+use crate::support::PASSWORD;
 use crate::support::db::TestDb;
 use crate::support::kmod::{bundle_name, keys, real_bundle};
 use crate::support::s3;
@@ -118,10 +119,7 @@ async fn what_is_staged_is_not_seen_and_not_fetched_again() {
     assert_eq!(count(&server.db, "promotions").await, 1);
     // A staged patch can not be promoted: there is none that anybody sees.
     let url = format!("{}/v1/admin/patches/107.2/promote", server.url);
-    let request = server
-        .http
-        .post(url)
-        .basic_auth("admin", Some("correct horse battery"));
+    let request = server.http.post(url).basic_auth("admin", Some(PASSWORD));
     let answer = request.json(&json!({ "tier": "beta" })).send().await;
     assert_eq!(answer.unwrap().status(), 404);
 
@@ -213,10 +211,7 @@ async fn a_lost_database_ends_the_run_and_the_next_one_completes() {
     let failed = loop {
         let id = run["id"].as_i64().unwrap();
         let path = format!("{}/v1/admin/sync/reports/{id}", server.url);
-        let request = server
-            .http
-            .get(path)
-            .basic_auth("admin", Some("correct horse battery"));
+        let request = server.http.get(path).basic_auth("admin", Some(PASSWORD));
         let answer = request.send().await.unwrap();
         if answer.status() == 200 {
             let report: Value = answer.json().await.unwrap();

@@ -1,5 +1,6 @@
 //! The commands over TLS, as processes: whom they believe, what they show, and what they say when it is not enough.
 
+use crate::support::PASSWORD;
 use crate::support::kmod;
 use crate::support::pki::{Authority, Pki, Request};
 use crate::support::server::TestServer;
@@ -16,7 +17,7 @@ const SERVER: &str = env!("CARGO_BIN_EXE_livepatch-server");
 async fn run(program: &str, home: &Path, args: &[&str], env: &[(&str, &str)]) -> (i32, String) {
     let mut command = Command::new(program);
     command.args(args).env_clear().env("HOME", home);
-    command.env("LIVEPATCH_ADMIN_AUTH", "admin:correct horse battery");
+    command.env("LIVEPATCH_ADMIN_AUTH", format!("admin:{PASSWORD}"));
     let output = command.envs(env.iter().copied()).output().await.unwrap();
     let Output {
         status,

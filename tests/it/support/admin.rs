@@ -1,5 +1,6 @@
 //! The admin API on a database of its own, with an administrator of each role who is logged in already.
 
+use super::PASSWORD;
 use super::db::{TestDb, settings};
 use axum::Router;
 use axum::body::Body;
@@ -34,10 +35,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// The password of the three administrators, who are named after their roles.
-pub const PASSWORD: &str = "correct horse battery";
-
-/// A running admin API.
+/// A running admin API. Its three administrators are named after their roles.
 pub struct TestAdmin {
     /// Its database.
     pub db: TestDb,

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A browser with one window; ended when it is dropped.
@@ -121,6 +122,12 @@ impl Browser {
             .unwrap_or_else(|error| panic!("{selector}: {error}"))
     }
 
+    /// Whether a selector finds anything.
+    pub async fn has(&self, selector: &str) -> bool {
+        let found = self.client.find_all(Locator::Css(selector)).await.unwrap();
+        !found.is_empty()
+    }
+
     /// Writes into a field what it does not hold yet.
     pub async fn fill(&self, selector: &str, text: &str) {
         let field = self.find(selector).await;
@@ -128,24 +135,37 @@ impl Browser {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Presses the button or follows the link with this text.
+    /// Presses the button or follows the link with this text, as soon as it is there.
     pub async fn press(&self, text: &str) {
         let quoted = text.replace('\'', "");
         let path = format!(
             "//button[normalize-space()='{quoted}'] | //a[normalize-space()='{quoted}'] | //summary[normalize-space()='{quoted}']"
         );
-        let found = self.client.find(Locator::XPath(&path)).await;
-        let Ok(found) = found else {
-            panic!("nothing says {text:?} on:\n{}", self.text().await)
-        };
-        found.click().await.unwrap();
+        let started = Instant::now();
+        loop {
+            let found = self.client.find_all(Locator::XPath(&path)).await.unwrap();
+            if let Some(first) = found.into_iter().next() {
+                match first.click().await {
+                    // The page was fetched anew in between; what is there now looks the same.
+                    Err(error) if error.is_stale_element_reference() => {}
+                    clicked => return clicked.unwrap(),
+                }
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "nothing says {text:?} on:\n{}",
+                self.text().await
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Whether a button or link has this text.
     pub async fn offers(&self, text: &str) -> bool {
         let path =
             format!("//button[normalize-space()='{text}'] | //a[normalize-space()='{text}']");
-        self.client.find(Locator::XPath(&path)).await.is_ok()
+        let found = self.client.find_all(Locator::XPath(&path)).await.unwrap();
+        !found.is_empty()
     }
 
     /// All that can be read.
@@ -158,7 +178,7 @@ impl Browser {
 
     /// Waits until this can be read; without a reload, unless the page does that by itself.
     pub async fn sees(&self, words: &str) {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         loop {
             let text = self.text().await;
             if text.contains(words) {
@@ -168,7 +188,7 @@ impl Browser {
                 started.elapsed() < PATIENCE,
                 "{words:?} does not come:\n{text}"
             );
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -1,5 +1,6 @@
 //! A real server process: `livepatch-server serve`, started, spoken to over its socket, and killed by real signals.
 
+use super::PASSWORD;
 use super::db::TestDb;
 use super::kmod;
 use livepatch_onprem::app::postgres::PrivatePostgres;
@@ -16,6 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The longest that anything here is waited for. Far beyond what it should take: a loaded machine must not fail a test.
@@ -159,7 +161,7 @@ impl Site {
         let (found, address) = tokio::sync::oneshot::channel();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let kept = Arc::clone(&log);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut found = Some(found);
             for line in lines.map_while(Result::ok) {
                 let said: Value = serde_json::from_str(&line).unwrap_or_default();
@@ -178,6 +180,7 @@ impl Site {
         let mut server = Server {
             child,
             log,
+            reader,
             url: String::new(),
             ready: Duration::ZERO,
             http: self.http.clone(),
@@ -199,9 +202,7 @@ impl Site {
 async fn log_in(url: &str) -> String {
     let db = Db::new(&super::db::settings(url), Arc::new(|_, _, _| {})).unwrap();
     let conn = db.conn().await.unwrap();
-    let hash = passwords::hash(&Secret::new("correct horse battery"))
-        .await
-        .unwrap();
+    let hash = passwords::hash(&Secret::new(PASSWORD)).await.unwrap();
     admins::insert(&conn, "admin", &hash, Role::Admin)
         .await
         .unwrap();
@@ -222,6 +223,7 @@ async fn log_in(url: &str) -> String {
 pub struct Server {
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
+    reader: JoinHandle<()>,
     /// Where it is.
     pub url: String,
     /// How long it took from the start of the process to the first answer that says that it is ready.
@@ -273,6 +275,17 @@ impl Server {
 
     /// Stops it in order, and fails unless it ends well and never panicked.
     pub async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// The same, and gives what is kept of its log, down to the last line.
+    pub async fn stop_and_tell(mut self) -> String {
+        self.end().await;
+        until("the end of its log", async || self.reader.is_finished()).await;
+        self.log()
+    }
+
+    async fn end(&mut self) {
         self.signal("TERM");
         let status = self.ended().await;
         assert!(status.success(), "{status}");

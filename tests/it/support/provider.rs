@@ -156,14 +156,21 @@ pub fn claims(email: &str, groups: &[&str]) -> Value {
 struct World {
     answer: Result<Value, u16>,
     asked: u32,
-    /// What the next code is good for: the challenge that was sent with it, and the token it gives.
-    code: Option<(String, String)>,
+    granted: Option<Granted>,
+}
+
+/// A code that is good once, for whoever set out for it.
+struct Granted {
+    code: String,
+    challenge: String,
+    redirect: String,
+    token: String,
 }
 
 /// Secret of the server as a client of the provider.
 pub const SECRET: &str = "CANARY-client-secret";
 
-/// Gives the token for a code, if whoever asks is the client, and the one that set out.
+/// Gives the token for a code, if whoever asks is the client and the one that set out, and asks as it is laid down.
 async fn token(
     State(world): State<Arc<Mutex<World>>>,
     headers: HeaderMap,
@@ -176,13 +183,21 @@ async fn token(
     let shown = headers
         .get("authorization")
         .and_then(|value| value.to_str().ok());
-    let code = world.lock().unwrap().code.take();
-    let challenge = B64.encode(openssl::sha::sha256(form["code_verifier"].as_bytes()));
-    match code {
-        Some((expected, token)) if expected == challenge && shown == Some(&basic) => {
-            axum::Json(json!({ "id_token": token, "token_type": "Bearer" })).into_response()
+    let field = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
+    let challenge = B64.encode(openssl::sha::sha256(field("code_verifier").as_bytes()));
+    let granted = world.lock().unwrap().granted.take().filter(|granted| {
+        shown == Some(basic.as_str())
+            && field("grant_type") == "authorization_code"
+            && field("client_id") == "console"
+            && field("code") == granted.code
+            && field("redirect_uri") == granted.redirect
+            && challenge == granted.challenge
+    });
+    match granted {
+        Some(granted) => {
+            axum::Json(json!({ "id_token": granted.token, "token_type": "Bearer" })).into_response()
         }
-        _ => (
+        None => (
             StatusCode::BAD_REQUEST,
             axum::Json(json!({ "error": "invalid_grant" })),
         )
@@ -218,7 +233,7 @@ impl Provider {
         let world = Arc::new(Mutex::new(World {
             answer: Err(503),
             asked: 0,
-            code: None,
+            granted: None,
         }));
         let app = Router::new()
             .route("/keys", get(keys))
@@ -253,9 +268,14 @@ impl Provider {
         self.world.lock().unwrap().asked
     }
 
-    /// The next code that is redeemed by whoever sent this challenge gives this token.
-    pub fn grant(&self, challenge: &str, token: String) {
-        self.world.lock().unwrap().code = Some((challenge.to_owned(), token));
+    /// From now on this code gives this token, once, to whoever asked for it with these parameters of the authorization request.
+    pub fn grant(&self, asked: &HashMap<String, String>, code: &str, token: String) {
+        self.world.lock().unwrap().granted = Some(Granted {
+            code: code.to_owned(),
+            challenge: asked["code_challenge"].clone(),
+            redirect: asked["redirect_uri"].clone(),
+            token,
+        });
     }
 
     /// A configuration with which people sign in at the console through it.

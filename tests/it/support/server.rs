@@ -1,12 +1,14 @@
 //! A whole server in this process: its own database, a folder as storage, a real socket.
 
+use super::PASSWORD;
 use super::db::{TestDb, settings};
 use super::kmod;
 use super::pki::Pki;
 use livepatch_onprem::app::{self, Running};
 use livepatch_onprem::config::Config;
-use livepatch_onprem::domain::Secret;
-use livepatch_onprem::service::{Core, auth};
+use livepatch_onprem::db::admins;
+use livepatch_onprem::domain::{Role, Secret};
+use livepatch_onprem::service::{Core, auth, passwords};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,7 +32,6 @@ pub struct TestServer {
 
 /// The administrator of every test server.
 const ADMIN: &str = "admin";
-const PASSWORD: &str = "correct horse battery";
 
 /// The configuration of a test server, before a test changes it.
 pub fn config(db: &TestDb, folder: &TempDir) -> Config {
@@ -140,6 +141,13 @@ impl TestServer {
         self.running.take().unwrap().stop().await
     }
 
+    /// Adds an administrator of a role beside the one who is always there.
+    pub async fn add_admin(&self, name: &str, role: Role) {
+        let hash = passwords::hash(&Secret::new(PASSWORD)).await.unwrap();
+        let conn = self.core().db.conn().await.unwrap();
+        admins::insert(&conn, name, &hash, role).await.unwrap();
+    }
+
     /// A request of the administrator, below `/v1/admin`; panics unless it is answered well.
     pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
         let url = format!("{}/v1/admin/{path}", self.url);
@@ -246,16 +254,21 @@ impl Machine {
         })
     }
 
-    /// Checks in, whatever the answer.
-    pub async fn try_check(&self, server: &TestServer, applied: Option<&str>) -> reqwest::Response {
+    /// Checks in with this report, whatever the answer.
+    pub async fn send(&self, server: &TestServer, report: &Value) -> reqwest::Response {
         server
             .http
             .post(format!("{}/v1/client/{}/updates", server.url, self.id))
             .bearer_auth(&self.token)
-            .json(&self.report(applied))
+            .json(report)
             .send()
             .await
             .unwrap()
+    }
+
+    /// Checks in, whatever the answer.
+    pub async fn try_check(&self, server: &TestServer, applied: Option<&str>) -> reqwest::Response {
+        self.send(server, &self.report(applied)).await
     }
 
     /// Checks in and returns the answer.
