@@ -81,11 +81,14 @@ pub struct ListArgs {
     #[arg(long, value_name = "TIME")]
     pub last_seen_before: Option<When>,
     /// Only those that were offered this patch last, do not run it, and have not failed
-    #[arg(long, value_name = "VERSION", conflicts_with = "failed_at")]
+    #[arg(long, value_name = "VERSION", group = "fate")]
     pub waiting_for: Option<PatchVersion>,
-    /// Only those that failed and run this patch or were offered it last
-    #[arg(long, value_name = "VERSION")]
+    /// Only those that failed and report this patch or were offered it last
+    #[arg(long, value_name = "VERSION", group = "fate")]
     pub failed_at: Option<PatchVersion>,
+    /// Only those that report this patch or were offered it last
+    #[arg(long, value_name = "VERSION", group = "fate")]
+    pub concerned_by: Option<PatchVersion>,
     /// Only those that are selected.
     #[command(flatten)]
     pub which: SelectorArgs,
@@ -294,6 +297,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
                     last_seen_before: seen,
                     waiting_for: args.waiting_for,
                     failed_at: args.failed_at,
+                    concerned_by: args.concerned_by,
                     selector: args.which.selector.clone(),
                     cursor,
                     limit: Some(limit),

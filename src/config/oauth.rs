@@ -78,7 +78,10 @@ impl Default for OAuth {
             authorization_url: String::new(),
             token_url: String::new(),
             ca: None,
-            proxy: Proxy::default(),
+            proxy: Proxy {
+                keys: "auth.oauth.proxy",
+                ..Proxy::default()
+            },
         }
     }
 }

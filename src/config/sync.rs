@@ -100,7 +100,10 @@ impl Default for PatchSync {
             id: String::new(),
             machine_count: MachineCount::Bucket,
             send_machine_reports: false,
-            proxy: Proxy::default(),
+            proxy: Proxy {
+                keys: "patch-sync.proxy",
+                ..Proxy::default()
+            },
         }
     }
 }

@@ -15,14 +15,15 @@ use tokio_postgres::types::ToSql;
 /// The parameters that every filtered statement begins with; its own follow from `$16`.
 const PARAMS: usize = 15;
 
-/// What came of a patch on a machine that was offered it last or has it in its reports. Beside these there is only that it is
-/// applied, which is its state.
+/// What came of a patch on a machine that was offered it last or has it in its reports. That it is applied is a state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// Nothing yet.
     Waiting = 0,
     /// It failed.
     Failed = 1,
+    /// Whatever it is.
+    Any = 2,
 }
 
 /// The condition on a machine `m`, in the parameters `$1` to `$9` and `$12` to `$15`. What was not reported counts as kernel
@@ -37,7 +38,7 @@ macro_rules! matching {
               and ($5::smallint[] is null or m.architecture = any ($5))
               and ($14::timestamptz is null or m.last_check < $14)
               and ($15::bigint[] is null or ($15[1] in (m.offered, m.patch)
-                and (m.state in (2, 7)) = ($15[2] = 1) and not (m.state = 1 and m.patch = $15[1])))
+                and ($15[2] = 2 or (m.state in (2, 7)) = ($15[2] = 1) and not (m.state = 1 and m.patch = $15[1]))))
               and ($6::text[] is null or not exists (
                 select from unnest($6::text[], $7::text[]) w(key, value)
                 where not exists (select from machine_labels l

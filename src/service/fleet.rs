@@ -61,8 +61,7 @@ pub(super) struct Wanted<'q> {
     pub(super) architecture: Option<Architecture>,
     pub(super) version: Option<PatchVersion>,
     pub(super) seen_before: Option<Timestamp>,
-    pub(super) waiting_for: Option<PatchVersion>,
-    pub(super) failed_at: Option<PatchVersion>,
+    pub(super) fate: Option<(PatchVersion, Fate)>,
     pub(super) selector: Option<&'q Selector>,
 }
 
@@ -79,16 +78,6 @@ pub(super) async fn filter(
         check_flavour(flavour)
             .map_err(|why| ServiceError::Invalid(format!("the flavour is not valid: {why}")))?;
     }
-    let fate = match (wanted.waiting_for, wanted.failed_at) {
-        (None, None) => None,
-        (Some(version), None) => Some((version, Fate::Waiting)),
-        (None, Some(version)) => Some((version, Fate::Failed)),
-        (Some(_), Some(_)) => {
-            return Err(ServiceError::Invalid(
-                "waiting-for and failed-at do not go together: no machine is both".to_owned(),
-            ));
-        }
-    };
     let exactly = Exactly {
         tier_id: wanted.tier.map(|tier| known_tier(core, tier)).transpose()?,
         state: wanted.state,
@@ -97,7 +86,7 @@ pub(super) async fn filter(
         flavour: wanted.flavour,
         architecture: wanted.architecture,
         seen_before: wanted.seen_before,
-        fate,
+        fate: wanted.fate,
     };
     let all = Selector::default();
     let selector = wanted.selector.unwrap_or(&all);
@@ -183,6 +172,25 @@ async fn hits(
     }
 }
 
+/// Which patch is asked about, and what came of it.
+fn fate(query: &MachineQuery) -> Result<Option<(PatchVersion, Fate)>, ServiceError> {
+    let asked = [
+        (query.waiting_for, Fate::Waiting),
+        (query.failed_at, Fate::Failed),
+        (query.concerned_by, Fate::Any),
+    ];
+    let mut asked = asked
+        .into_iter()
+        .filter_map(|(version, fate)| Some((version?, fate)));
+    let first = asked.next();
+    if asked.next().is_some() {
+        return Err(ServiceError::Invalid(
+            "of waiting-for, failed-at and concerned-by only one can be asked for".to_owned(),
+        ));
+    }
+    Ok(first)
+}
+
 /// Machines that the query lets through, by id.
 pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, ServiceError> {
     let wanted = Wanted {
@@ -193,8 +201,7 @@ pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, Se
         architecture: query.architecture,
         version: query.version,
         seen_before: query.last_seen_before,
-        waiting_for: query.waiting_for,
-        failed_at: query.failed_at,
+        fate: fate(query)?,
         selector: query.selector.as_ref(),
     };
     let conn = core.db.conn().await?;

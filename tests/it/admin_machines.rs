@@ -81,6 +81,8 @@ async fn filters_narrow_and_pages_join() {
         ),
         ("failed-at=107.1", some(&|n| n % 5 == 2)),
         ("failed-at=107.0", some(&|n| n % 5 == 2 && n % 2 == 0)),
+        ("concerned-by=107.1", some(&|_| true)),
+        ("concerned-by=107.0", even.clone()),
         (
             "waiting-for=107.1",
             some(&|n| n % 5 != 2 && !(n % 5 == 1 && n % 2 == 1)),

@@ -44,6 +44,7 @@ mod commands_in_documents;
 mod config;
 mod console;
 mod console_browser;
+mod console_numbers;
 mod console_oidc;
 mod console_sessions;
 mod contracts;

@@ -55,6 +55,7 @@ struct Asked {
     seen: String,
     waiting: String,
     failed: String,
+    of: String,
     cursor: String,
 }
 
@@ -190,6 +191,7 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
         last_seen_before: seen_before(core, &asked.seen, faults),
         waiting_for: faults.read("waiting", &asked.waiting),
         failed_at: faults.read("failed", &asked.failed),
+        concerned_by: faults.read("of", &asked.of),
         selector: faults.read("selector", &asked.selector),
         cursor: given(&asked.cursor).map(str::to_owned),
         limit: Limit::try_from(ROWS).ok(),
@@ -294,6 +296,7 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
             (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
             (faults.input("waiting", "find-waiting", "Waiting for patch", &asked.waiting, "107.1"))
             (faults.input("failed", "find-failed", "Failed at patch", &asked.failed, "107.1"))
+            (faults.input("of", "find-of", "Concerned by patch", &asked.of, "107.1"))
             (faults.input("seen", "find-seen", "Not seen for", &asked.seen, "2h, or silent"))
             div { button type="submit" { "Find" } }
         }
@@ -334,6 +337,7 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
                 .is_none_or(|version| row.patch == Some(version))
             && is(query.waiting_for, Which::Waiting, row)
             && is(query.failed_at, Which::Failed, row)
+            && (query.concerned_by).is_none_or(|version| Which::of(version, row).is_some())
             && kernel.is_none_or(|kernel| row.kernel.as_deref() == Some(kernel))
             && query.selector.as_ref().is_none_or(|s| s.matches(&machine))
     });
@@ -341,7 +345,7 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
 }
 
 /// What the query asks for, to be asked again.
-fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 8] {
+fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 9] {
     [
         ("selector", query.selector.as_ref().map(ToString::to_string)),
         ("kernel", query.kernel.clone()),
@@ -353,6 +357,7 @@ fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 8
             query.waiting_for.as_ref().map(ToString::to_string),
         ),
         ("failed", query.failed_at.as_ref().map(ToString::to_string)),
+        ("of", query.concerned_by.as_ref().map(ToString::to_string)),
         ("seen", given(seen).map(str::to_owned)),
     ]
 }

@@ -229,14 +229,14 @@ pub(super) async fn by_kernel(
 }
 
 fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> Vec<Markup> {
-    let machines = address(
-        "/machines",
-        &[
+    let to = |fate| {
+        let query = [
             ("tier", Some(tier.to_string())),
-            ("version", Some(version.to_string())),
+            (fate, Some(version.to_string())),
             ("kernel", Some(kernel.kernel.clone())),
-        ],
-    );
+        ];
+        address("/machines", &query)
+    };
     let running: u64 = kernel
         .states
         .iter()
@@ -263,8 +263,8 @@ fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> 
     vec![
         html! { code { (kernel.kernel) } },
         html! { @match kernel.architecture { Some(arch) => (arch), None => span.quiet { "–" } } },
-        html! { a href=(machines) { (number(kernel.machines)) } },
-        html! { @if kernel.failed > 0 { span.tag.bad { (number(kernel.failed)) " failed" } } @else { "0" } },
+        html! { a href=(to("of")) { (number(kernel.machines)) } },
+        html! { @if kernel.failed > 0 { a href=(to("failed")) { (number(kernel.failed)) " failed" } } @else { "0" } },
         html! {
             @for (place, (state, machines)) in kernel.states.iter().enumerate() {
                 @if place > 0 { ", " } (number(*machines)) " " (state)

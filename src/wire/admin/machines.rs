@@ -123,10 +123,14 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub waiting_for: Option<PatchVersion>,
-    /// Only those that failed and run this patch or were offered it last; not together with `waiting-for`.
+    /// Only those that failed and report this patch or were offered it last; not together with `waiting-for`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub failed_at: Option<PatchVersion>,
+    /// Only those that report this patch or were offered it last; not together with `waiting-for` or `failed-at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub concerned_by: Option<PatchVersion>,
     /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
