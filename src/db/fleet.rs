@@ -37,15 +37,12 @@ macro_rules! machine {
 
 /// See [`slice`].
 macro_rules! slice {
-    ($source:ident, $id:literal) => {
+    ($($rows:tt)+) => {
         concat!(
             "with slice as materialized (
             select m.id, m.tier_id, m.state, m.kernel_id, m.architecture, m.patch, m.offered, m.last_check",
-            source!($source),
-            $id,
-            " > $16 order by ",
-            $id,
-            " limit $17),
+            $($rows)+,
+            "),
         hits as (select m.id from slice m where ",
             matching!(),
             " order by m.id limit $18)
@@ -74,8 +71,11 @@ statements! {
     SELECT_TIER_FOR_USE = "select id from tiers where name = $1 for key share";
     SELECT_MACHINE = machine!("machines m", "where m.id = $1");
     SELECT_MACHINES = machine!("machines m", "where m.id = any ($1::uuid[]) order by m.id");
-    SELECT_MACHINE_SLICE = slice!(all, "m.id");
-    SELECT_MACHINE_SLICE_LED = slice!(led, "d.machine_id");
+    SELECT_MACHINE_SLICE = slice!(source!(all), "m.id > $16 order by m.id limit $17");
+    // Limited before it is joined: a join by merging would begin at the first machine, and take longer with each page.
+    SELECT_MACHINE_SLICE_LED = slice!(" from (select machine_id from machine_labels
+            where key = $10 and value = $11 and machine_id > $16 order by machine_id limit $17) d
+        join machines m on m.id = d.machine_id");
     SELECT_MACHINES_SWEPT = swept!(all, "m.id");
     SELECT_MACHINES_SWEPT_LED = swept!(led, "d.machine_id");
     MOVE_MACHINE = "update machines set tier_id = $2 where id = $1";

@@ -126,9 +126,18 @@ impl States {
         self.0.contains(&state)
     }
 
-    /// As they are stored.
-    pub fn codes(&self) -> Vec<i16> {
-        self.0.iter().map(|state| state.code()).collect()
+    /// A bit for each of their codes.
+    pub fn bits(&self) -> i64 {
+        let codes = self.0.iter().map(|state| state.code());
+        codes.fold(0, |bits, code| bits | 1 << code)
+    }
+
+    /// The state, if it is one.
+    pub fn only(&self) -> Option<MachineState> {
+        match self.0[..] {
+            [state] => Some(state),
+            _ => None,
+        }
     }
 }
 
