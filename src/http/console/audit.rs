@@ -3,7 +3,7 @@
 use super::error::PageError;
 use super::forms::{address, command, word};
 use super::page::{number, or_none, page, time};
-use super::session::{Posted, Visitor};
+use super::session::{Nothing, Posted, Visitor};
 use super::tables::{facts, more, table};
 use crate::service::{Core, audit};
 use crate::wire::admin::{AuditEntry, AuditQuery};
@@ -107,9 +107,6 @@ fn row(entry: &AuditEntry) -> Vec<Markup> {
         html! { @if entry.details == "{}" { (or_none(None)) } @else { code { (entry.details) } } },
     ]
 }
-
-#[derive(Debug, Deserialize)]
-struct Nothing {}
 
 async fn verify(
     State(core): State<Arc<Core>>,

@@ -6,7 +6,7 @@ use super::forms::{address, back, command, encode, given, reason, word};
 use super::machine::named;
 use super::machines::{Faults, tiers};
 use super::page::{number, page};
-use super::session::{Posted, Visitor};
+use super::session::{Nothing, Posted, Visitor};
 use super::tables::{facts, table};
 use crate::domain::{Architecture, MachineId, PatchVersion, Role, Selector, TierName};
 use crate::rollout::{Catalog, Standing};
@@ -356,9 +356,6 @@ async fn look_forget(
     };
     Ok(page(&visitor, "Forget a machine", "/machines", content))
 }
-
-#[derive(Debug, Deserialize)]
-struct Nothing {}
 
 async fn forget(
     State(core): State<Arc<Core>>,

@@ -6,7 +6,7 @@ use super::forms::{back, button, command};
 use super::intake::first;
 use super::page::{bytes, may_act, page, time};
 use super::runs::From;
-use super::session::{Posted, Visitor};
+use super::session::{Nothing, Posted, Visitor};
 use super::tables::{facts, more, table};
 use crate::domain::Role;
 use crate::service::{Core, quarantine};
@@ -16,7 +16,6 @@ use axum::extract::{Path, Query, State};
 use axum::response::{Html, Redirect};
 use axum::routing::{get, post};
 use maud::{Markup, html};
-use serde::Deserialize;
 use std::sync::Arc;
 
 /// Files on one page.
@@ -128,9 +127,6 @@ fn acts(visitor: &Visitor, file: &QuarantineEntry) -> Markup {
         (command(&format!("storage quarantine drop {}", file.id)))
     }
 }
-
-#[derive(Debug, Deserialize)]
-struct Nothing {}
 
 async fn release(
     State(core): State<Arc<Core>>,

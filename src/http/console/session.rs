@@ -299,8 +299,9 @@ async fn signed_in(State(core): State<Arc<Core>>, request: Request) -> Result<Re
     }
 }
 
+/// A form that says nothing but who sends it.
 #[derive(Debug, Deserialize)]
-struct Nothing {}
+pub(super) struct Nothing {}
 
 async fn sign_out(
     State(core): State<Arc<Core>>,
