@@ -4,21 +4,22 @@
 //! proxy in front of the service and go as `Proxy-Authorization: Basic`, since one header cannot hold both (ours). Outbound calls use
 //! `patch-sync.proxy.*`. No error repeats a token or an answer.
 
+use super::http::{Http, ReadError};
+use super::tls::TlsFiles;
 use crate::config::{self, Proxy};
 use crate::domain::{MachineId, Secret};
 use crate::wire::contracts::{MachineTokenAnswer, MachineTokenRequest, ON_PREM, ResourceAnswer};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION};
-use reqwest::{NoProxy, RequestBuilder, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-/// How long a connection may take.
-const CONNECT: Duration = Duration::from_secs(3);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The largest answer, in bytes; `directives.caCerts` may hold a chain of certificates.
-const MAX_ANSWER: usize = 1 << 20;
+const MAX_ANSWER: u64 = 1 << 20;
 
 /// Why the service did not give what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,63 +51,31 @@ impl ContractsError {
 /// A client of the service; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    http: Http,
     base: String,
 }
 
 impl Client {
     /// A client as configured. Nothing is sent yet.
     pub fn new(contracts: &config::Contracts, proxy: &Proxy) -> Result<Self, ContractsError> {
-        let setup = |key: &str, why: String| ContractsError::Setup(format!("{key}: {why}"));
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("livepatch-onprem/", env!("CARGO_PKG_VERSION")))
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT)
-            .timeout(PATIENCE)
-            .no_proxy();
-        if let Some(path) = &contracts.ca {
-            let wrong = |why: String| {
-                setup(
-                    "contracts.ca",
-                    format!(
-                        "{}: {why}; a PEM file with the authority's certificate is expected",
-                        path.display()
-                    ),
-                )
-            };
-            let pem = std::fs::read(path).map_err(|e| wrong(e.to_string()))?;
-            let found = reqwest::Certificate::from_pem_bundle(&pem)
-                .ok()
-                .filter(|found| !found.is_empty())
-                .ok_or_else(|| wrong("it holds no certificate".to_owned()))?;
-            builder = builder.tls_certs_merge(found);
-        }
-        if proxy.enabled {
-            let except = NoProxy::from_string(&proxy.no_proxy.join(","));
-            // The address may hold a password; so the cause is left out.
-            let wrong = |key: &str| setup(key, "is not the address of a proxy".to_owned());
-            if !proxy.http.is_empty() {
-                let http = reqwest::Proxy::http(proxy.http.expose())
-                    .map_err(|_| wrong("patch-sync.proxy.http"))?;
-                builder = builder.proxy(http.no_proxy(except.clone()));
-            }
-            if !proxy.https.is_empty() {
-                let https = reqwest::Proxy::https(proxy.https.expose())
-                    .map_err(|_| wrong("patch-sync.proxy.https"))?;
-                builder = builder.proxy(https.no_proxy(except));
-            }
-        }
+        let setup = |why: String| ContractsError::Setup(why);
+        let mut headers = HeaderMap::new();
         if !contracts.user.is_empty() {
             let pair = format!("{}:{}", contracts.user, contracts.password.expose());
             let basic = format!("Basic {}", BASE64_STANDARD.encode(pair));
             let mut value = HeaderValue::from_str(&basic)
-                .map_err(|_| setup("contracts.user", "cannot be sent".to_owned()))?;
+                .map_err(|_| setup("contracts.user: cannot be sent".to_owned()))?;
             value.set_sensitive(true);
-            builder = builder.default_headers(HeaderMap::from_iter([(PROXY_AUTHORIZATION, value)]));
+            headers.insert(PROXY_AUTHORIZATION, value);
         }
-        let http = builder
-            .build()
-            .map_err(|e| setup("contracts.*", describe(&e)))?;
+        let files = TlsFiles::authority("contracts.ca", contracts.ca.as_deref());
+        let http = Http::with(&files, proxy, PATIENCE, |client| {
+            client
+                .redirect(Policy::none())
+                .timeout(PATIENCE)
+                .default_headers(headers)
+        });
+        let http = http.map_err(|error| setup(error.to_string()))?;
         Ok(Self {
             http,
             base: contracts.url.clone(),
@@ -125,7 +94,7 @@ impl Client {
         token: &str,
     ) -> Result<ResourceAnswer, ContractsError> {
         let path = format!("/v1/resources/livepatch/context/machines/{machine}");
-        self.call(self.http.get(self.at(&path)).bearer_auth(token))
+        self.call(self.http.client().get(self.at(&path)).bearer_auth(token))
             .await
     }
 
@@ -137,6 +106,7 @@ impl Client {
     ) -> Result<Secret, ContractsError> {
         let call = self
             .http
+            .client()
             .post(self.at("/v1/context/machines/token"))
             .bearer_auth(contract_token.expose())
             .json(request);
@@ -147,14 +117,17 @@ impl Client {
     /// The resource token of this server.
     pub async fn resource_token(&self, machine_token: &Secret) -> Result<Secret, ContractsError> {
         let path = format!("/v1/resources/{ON_PREM}/context/machines/{ON_PREM}");
-        let call = self.http.get(self.at(&path));
+        let call = self.http.client().get(self.at(&path));
         let answer: ResourceAnswer = self.call(call.bearer_auth(machine_token.expose())).await?;
         self.token(answer.resource_token.unwrap_or_default())
     }
 
     /// Whether the service answers at all; the list of resources is public and needs no token.
     pub async fn reachable(&self) -> Result<(), ContractsError> {
-        match self.status(self.http.get(self.at("/v1/resources"))).await {
+        match self
+            .status(self.http.client().get(self.at("/v1/resources")))
+            .await
+        {
             Ok(_) | Err(ContractsError::Refused(..)) => Ok(()),
             Err(error) => Err(error),
         }
@@ -179,11 +152,8 @@ impl Client {
 
     async fn status(&self, call: RequestBuilder) -> Result<reqwest::Response, ContractsError> {
         let base = &self.base;
-        let response = call.send().await.map_err(|error| {
-            ContractsError::Away(
-                format!("{base} does not answer: {}", describe(&error)),
-                None,
-            )
+        let response = self.http.send(call).await.map_err(|error| {
+            ContractsError::Away(format!("{base} does not answer: {error}"), None)
         })?;
         let status = response.status();
         let code = Some(status.as_u16());
@@ -217,22 +187,17 @@ impl Client {
 
     async fn call<T: DeserializeOwned>(&self, call: RequestBuilder) -> Result<T, ContractsError> {
         let base = &self.base;
-        let mut response = self.status(call).await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| {
-            ContractsError::Away(
-                format!("{base} broke off its answer: {}", describe(&error)),
+        let response = self.status(call).await?;
+        let body = self.http.read(response, MAX_ANSWER).await;
+        let body = body.map_err(|error| match error {
+            ReadError::TooLong => ContractsError::Nonsense(
+                format!("{base} sent an answer of more than {MAX_ANSWER} bytes"),
                 None,
-            )
-        })? {
-            if body.len() + chunk.len() > MAX_ANSWER {
-                return Err(ContractsError::Nonsense(
-                    format!("{base} sent an answer of more than {MAX_ANSWER} bytes"),
-                    None,
-                ));
+            ),
+            ReadError::Broke(error) => {
+                ContractsError::Away(format!("{base} broke off its answer: {error}"), None)
             }
-            body.extend_from_slice(&chunk);
-        }
+        })?;
         // The parser's message could repeat a part of a token.
         serde_json::from_slice(&body).map_err(|_| {
             ContractsError::Nonsense(
@@ -240,22 +205,5 @@ impl Client {
                 None,
             )
         })
-    }
-}
-
-/// An error with its causes, without the address it was about.
-fn describe(error: &reqwest::Error) -> String {
-    let mut text = String::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    if error.is_timeout() {
-        return format!("no answer within {} s", PATIENCE.as_secs());
-    }
-    match text.strip_prefix(": ") {
-        Some(text) => text.to_owned(),
-        None => "the request could not be sent".to_owned(),
     }
 }
