@@ -111,7 +111,12 @@ server=$!
 serves "$server" "$work/server.log"
 run inside_run LIVEPATCH_URL="http://$address" /usr/bin/livepatch-server healthcheck
 run inside_run LIVEPATCH_URL="http://$address" /usr/bin/livepatch-server healthcheck --dependencies
-process=$(pgrep -u 65532 -f '^/usr/bin/livepatch-server serve' -n) || fail "no server runs as 65532"
+process=
+for candidate in /proc/[0-9]*; do
+  [ "$(tr '\0' ' ' <"$candidate/cmdline" 2>/dev/null)" = '/usr/bin/livepatch-server serve ' ] || continue
+  [ "$(stat -c %u "$candidate")" = 65532 ] && process=${candidate#/proc/}
+done
+[ -n "$process" ] || fail "no server runs as 65532"
 is 'runs as' "$(stat -c %u:%g "/proc/$process")" 65532:65532
 as_root kill -TERM "$process"
 status=0

@@ -3,6 +3,7 @@
 use crate::support::PASSWORD;
 use crate::support::db::TestDb;
 use crate::support::kmod::{bundle_name, keys, real_bundle};
+use crate::support::process::send_signal;
 use crate::support::s3;
 use crate::support::server::{Machine, TestServer};
 use crate::sync::{ended, folder, from, put, triggered};
@@ -51,11 +52,7 @@ impl Process {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill")
-            .args(["-s", name, &self.0.id().to_string()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        send_signal(name, self.0.id());
     }
 
     /// Waits for its end, and gives the signal that ended it.

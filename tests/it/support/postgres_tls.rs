@@ -49,7 +49,10 @@ impl TlsPostgres {
         let config = format!(
             "ssl = on\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nfsync = off\n"
         );
-        std::fs::write(data.join("postgresql.conf"), config).unwrap();
+        // What `initdb` found out of this machine stays.
+        let place = data.join("postgresql.conf");
+        let made = std::fs::read_to_string(&place).unwrap();
+        std::fs::write(place, made + &config).unwrap();
         postgres.show(pair);
         let log = data.join("log");
         let mut start = postgres.program("pg_ctl");

@@ -10,6 +10,7 @@ use livepatch_onprem::db::{Db, admins, migrate, sessions};
 use livepatch_onprem::domain::token::{SESSION_PREFIX, random_token, token_hash};
 use livepatch_onprem::domain::{Role, Secret};
 use livepatch_onprem::service::passwords;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader};
@@ -465,8 +466,15 @@ impl Server {
 
 /// Sends a process a signal.
 pub fn send_signal(name: &str, pid: u32) {
-    let status = Command::new("kill")
-        .args(["-s", name, &pid.to_string()])
-        .status();
-    assert!(status.unwrap().success(), "kill -s {name} {pid}");
+    let signal = match name {
+        "TERM" => Signal::TERM,
+        "KILL" => Signal::KILL,
+        "STOP" => Signal::STOP,
+        "CONT" => Signal::CONT,
+        "INT" => Signal::INT,
+        "HUP" => Signal::HUP,
+        other => panic!("no signal {other}"),
+    };
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
 }
