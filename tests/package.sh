@@ -38,7 +38,7 @@ printf '\n     made: %s KiB; made again, it is the same\n' "$(($(stat -c %s "$wo
 step "What it says of itself."
 run dpkg-deb --info "$work/one.deb"
 says "Package: livepatch-onprem"
-for needed in libc6 libssl3 'systemd (>=' init-system-helpers; do says "$needed"; done
+for needed in libc6 libssl3 'systemd (>=' init-system-helpers procps; do says "$needed"; done
 mkdir "$work/control"
 dpkg-deb -e "$work/one.deb" "$work/control"
 [ "$(<"$work/control/conffiles")" = /etc/livepatch.yaml ] || fail "/etc/livepatch.yaml should be the one file of configuration"

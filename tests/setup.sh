@@ -10,7 +10,7 @@
 #                           clock (faketime)
 #   tests/setup.sh bench    as test, and wrk and nginx (which is not started)
 #   tests/setup.sh package  as test, and what making and trying a Debian package needs: cargo-deb (under target/tools),
-#                           dpkg-dev, systemd's programs and strace
+#                           dpkg-dev, systemd's programs, strace and procps
 #   tests/setup.sh image    as run, and buildah and debootstrap, for building the image without any other one. Exit code 77:
 #                           cannot be had here, for the reason printed
 #   tests/setup.sh console  as test, and what trying the console in a browser needs: Chromium with its driver as packages, and
@@ -60,6 +60,8 @@ missing_packages() {
     { have dpkg-shlibdeps && have dpkg-deb; } || echo dpkg-dev
     { have systemd-analyze && have systemd-sysusers && have systemd-tmpfiles; } || echo systemd
     have strace || echo strace
+    # The unit reloads with it.
+    [ -x /bin/kill ] || echo procps
   fi
   if [ "$what" = bench ]; then
     have wrk || echo wrk
