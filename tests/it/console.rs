@@ -295,11 +295,31 @@ async fn machines_are_found_by_what_they_wait_for_and_when_they_were_seen() {
         [&waiting, &done, &away].map(|machine| page.text.contains(&machine.id))
     };
     assert_eq!(found("").await, [true, true, true]);
-    assert_eq!(found("waiting=107.1").await, [true, false, false]);
-    assert_eq!(found("waiting=106.1").await, [false, false, false]);
+    assert_eq!(
+        found("version=107.1&fate=waiting").await,
+        [true, false, false]
+    );
+    assert_eq!(
+        found("version=106.1&fate=waiting").await,
+        [false, false, false]
+    );
     assert_eq!(found("seen=silent").await, [false, false, true]);
     assert_eq!(found("seen=2h&version=107.1").await, [false, false, true]);
     assert_eq!(found("seen=4h").await, [false, false, false]);
+    for (query, why) in [
+        ("fate=failed", "say of which patch"),
+        (
+            "version=107.1&fate=bad",
+            "expected waiting, failed, concerned",
+        ),
+    ] {
+        let page = admin.get(&format!("/console/machines?{query}")).await;
+        assert!(
+            page.status == 200 && page.text.contains(why),
+            "{query}: {}",
+            page.text
+        );
+    }
     let wrong = admin.get("/console/machines?seen=soon").await;
     assert!(
         wrong.status == 200 && wrong.text.contains("expected e.g. 2h"),

@@ -69,8 +69,8 @@ async fn every_number_leads_to_a_list_of_as_many() {
         );
     };
     held("version=107.1&state=applied", 4);
-    held("failed=107.1", 4);
-    held("of=107.1", 13);
-    held("waiting=107.1", 5);
+    held("version=107.1&fate=failed", 4);
+    held("version=107.1&fate=concerned", 13);
+    held("version=107.1&fate=waiting", 5);
     held("state=apply-failed%2Capplied-with-bug", 4);
 }

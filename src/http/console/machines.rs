@@ -41,6 +41,9 @@ pub(super) fn routes() -> Router<Arc<Core>> {
 /// The word for machines that have missed a check-in.
 const SILENT: &str = "silent";
 
+/// What can be asked of a patch beside who reports it: who was offered it and has said nothing of it, who failed, and all of these.
+const FATES: [&str; 3] = ["waiting", "failed", "concerned"];
+
 /// What is asked for, as it stands in the address. What is empty is not asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -51,11 +54,10 @@ struct Asked {
     state: String,
     tier: String,
     version: String,
+    /// What came of that patch, one of [`FATES`]; empty: machines that report it.
+    fate: String,
     /// `silent`, or a span such as `2h`.
     seen: String,
-    waiting: String,
-    failed: String,
-    of: String,
     cursor: String,
 }
 
@@ -183,15 +185,25 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
     if let Err(why) = text::line("kernel", kernel.unwrap_or_default(), KernelVersion::MAX_LEN) {
         faults.add("kernel", why);
     }
+    let about = faults.read("version", &asked.version);
+    let (mut version, mut waiting_for, mut failed_at, mut concerned_by) = (None, None, None, None);
+    match given(&asked.fate) {
+        None => version = about,
+        Some(_) if given(&asked.version).is_none() => faults.add("version", "say of which patch"),
+        Some("waiting") => waiting_for = about,
+        Some("failed") => failed_at = about,
+        Some("concerned") => concerned_by = about,
+        Some(_) => faults.add("fate", format!("expected {}", FATES.join(", "))),
+    }
     MachineQuery {
         tier: faults.tier(core, "tier", &asked.tier),
         state: faults.read("state", &asked.state),
         kernel: kernel.map(str::to_owned),
-        version: faults.read("version", &asked.version),
+        version,
         last_seen_before: seen_before(core, &asked.seen, faults),
-        waiting_for: faults.read("waiting", &asked.waiting),
-        failed_at: faults.read("failed", &asked.failed),
-        concerned_by: faults.read("of", &asked.of),
+        waiting_for,
+        failed_at,
+        concerned_by,
         selector: faults.read("selector", &asked.selector),
         cursor: given(&asked.cursor).map(str::to_owned),
         limit: Limit::try_from(ROWS).ok(),
@@ -293,10 +305,8 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
             (faults.input("kernel", "find-kernel", "Kernel", &asked.kernel, "5.15.0-107.117-generic"))
             (faults.select("state", "find-state", "State", asked.state.trim(), "any", &states))
             (faults.select("tier", "find-tier", "Tier", asked.tier.trim(), "any", &tiers(core)))
-            (faults.input("version", "find-version", "Patch applied", &asked.version, "107.1"))
-            (faults.input("waiting", "find-waiting", "Waiting for patch", &asked.waiting, "107.1"))
-            (faults.input("failed", "find-failed", "Failed at patch", &asked.failed, "107.1"))
-            (faults.input("of", "find-of", "Concerned by patch", &asked.of, "107.1"))
+            (faults.input("version", "find-version", "Patch", &asked.version, "107.1"))
+            (faults.select("fate", "find-fate", "What came of it", asked.fate.trim(), "reported", &FATES.map(str::to_owned)))
             (faults.input("seen", "find-seen", "Not seen for", &asked.seen, "2h, or silent"))
             div { button type="submit" { "Find" } }
         }
@@ -345,19 +355,19 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
 }
 
 /// What the query asks for, to be asked again.
-fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 9] {
+fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 7] {
+    let fates = [query.waiting_for, query.failed_at, query.concerned_by];
+    let mut fates = fates.into_iter().zip(FATES);
+    let (version, fate) = fates
+        .find_map(|(version, fate)| Some((Some(version?), Some(fate.to_owned()))))
+        .unwrap_or((query.version, None));
     [
         ("selector", query.selector.as_ref().map(ToString::to_string)),
         ("kernel", query.kernel.clone()),
         ("state", query.state.as_ref().map(ToString::to_string)),
         ("tier", query.tier.as_ref().map(ToString::to_string)),
-        ("version", query.version.as_ref().map(ToString::to_string)),
-        (
-            "waiting",
-            query.waiting_for.as_ref().map(ToString::to_string),
-        ),
-        ("failed", query.failed_at.as_ref().map(ToString::to_string)),
-        ("of", query.concerned_by.as_ref().map(ToString::to_string)),
+        ("version", version.as_ref().map(ToString::to_string)),
+        ("fate", fate),
         ("seen", given(seen).map(str::to_owned)),
     ]
 }

@@ -101,20 +101,17 @@ impl Which {
 /// The address of the machines of a tier that a patch has come to in this way.
 pub(super) fn to_machines(tier: &TierName, version: PatchVersion, which: Which) -> String {
     let version = Some(version.to_string());
-    let mut query = vec![("tier", Some(tier.to_string()))];
-    match which {
-        Which::Applied => {
-            query.push(("version", version));
-            query.push(("state", Some(MachineState::Applied.to_string())));
-        }
-        Which::Failed => query.push(("failed", version)),
-        Which::Waiting => query.push(("waiting", version)),
-        Which::Running => {
-            query.push(("version", version));
-            let running = States::those(MachineState::runs_patch);
-            query.push(("state", Some(running.to_string())));
-        }
-    }
+    let how = match which {
+        Which::Applied => ("state", MachineState::Applied.to_string()),
+        Which::Failed => ("fate", "failed".to_owned()),
+        Which::Waiting => ("fate", "waiting".to_owned()),
+        Which::Running => ("state", States::those(MachineState::runs_patch).to_string()),
+    };
+    let query = [
+        ("tier", Some(tier.to_string())),
+        ("version", version),
+        (how.0, Some(how.1)),
+    ];
     address("/machines", &query)
 }
 
@@ -229,10 +226,11 @@ pub(super) async fn by_kernel(
 }
 
 fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> Vec<Markup> {
-    let to = |fate| {
+    let to = |fate: &str| {
         let query = [
             ("tier", Some(tier.to_string())),
-            (fate, Some(version.to_string())),
+            ("version", Some(version.to_string())),
+            ("fate", Some(fate.to_owned())),
             ("kernel", Some(kernel.kernel.clone())),
         ];
         address("/machines", &query)
@@ -263,7 +261,7 @@ fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> 
     vec![
         html! { code { (kernel.kernel) } },
         html! { @match kernel.architecture { Some(arch) => (arch), None => span.quiet { "–" } } },
-        html! { a href=(to("of")) { (number(kernel.machines)) } },
+        html! { a href=(to("concerned")) { (number(kernel.machines)) } },
         html! { @if kernel.failed > 0 { a href=(to("failed")) { (number(kernel.failed)) " failed" } } @else { "0" } },
         html! {
             @for (place, (state, machines)) in kernel.states.iter().enumerate() {
