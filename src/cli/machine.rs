@@ -80,7 +80,7 @@ pub struct ListArgs {
     /// Only those that last checked in before this: a time, a day or a span such as 2h
     #[arg(long, value_name = "TIME")]
     pub last_seen_before: Option<When>,
-    /// Only those that were offered this patch last, do not run it, and have not failed
+    /// Only those that report this patch or were offered it last, do not run it, and have not failed
     #[arg(long, value_name = "VERSION", group = "fate")]
     pub waiting_for: Option<PatchVersion>,
     /// Only those that failed and report this patch or were offered it last

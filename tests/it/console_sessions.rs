@@ -172,3 +172,31 @@ async fn a_cookie_that_came_over_tls_is_sent_over_tls_alone() {
         assert_eq!(words.any(|word| word == "Secure"), is_secure, "{proto:?}");
     }
 }
+
+/// A list that is longer than its page says so, and the command beside each list is one that works.
+#[tokio::test]
+async fn what_a_list_leaves_out_is_had_by_its_command() {
+    let server = TestServer::start().await;
+    let raw = server.db.raw().await;
+    raw.batch_execute(
+        "insert into admins (name, hash, role)
+            select 'admin' || n, 'no hash: they do not sign in', 'viewer' from generate_series(1, 150) n",
+    )
+    .await
+    .unwrap();
+    let admin = Person::sign_in(&server, "admin").await;
+    let page = admin.get("/console/access").await.text;
+    assert!(page.contains("There are more than are shown here."));
+    let mut commands = 0;
+    for part in page.split("<code>livepatch-admin ").skip(1) {
+        let command = part.split("</code>").next().unwrap();
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let (status, said) = server.said(&words).await;
+        assert_eq!(status, 0, "{command}: {said}");
+        if command == "admin list" {
+            assert!(said.contains("admin150"), "{said}");
+        }
+        commands += 1;
+    }
+    assert_eq!(commands, 5);
+}

@@ -109,15 +109,11 @@ async fn administrators(core: &Core, visitor: &Visitor) -> Result<Markup, PageEr
     })
 }
 
-/// The command that gives the same list; it is needed where that goes on.
+/// The command that gives the whole list, which goes on if there is a next page.
 fn rest(next: Option<&str>, list: &str) -> Markup {
     html! {
-        @if next.is_some() {
-            p { "There are more than are shown here." }
-            (command(&format!("{list} --all")))
-        } @else {
-            (command(list))
-        }
+        @if next.is_some() { p { "There are more than are shown here." } }
+        (command(list))
     }
 }
 
@@ -190,7 +186,7 @@ async fn programs(core: &Core, visitor: &Visitor) -> Result<Markup, PageError> {
                 div.acts { button type="submit" { "Make it" } }
             }
         }
-        (rest(found.next_cursor.as_deref(), "admin token list"))
+        (rest(found.next_cursor.as_deref(), "admin token list --all"))
     })
 }
 
@@ -248,7 +244,7 @@ async fn machines(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Ma
                 }
             }
         }
-        (rest(found.next_cursor.as_deref(), "auth-token list"))
+        (rest(found.next_cursor.as_deref(), "auth-token list --all"))
     })
 }
 
@@ -285,6 +281,6 @@ async fn servers(core: &Core, visitor: &Visitor, tiers: &[String]) -> Result<Mar
                 }
             }
         }
-        (rest(found.next_cursor.as_deref(), "sync-tokens list"))
+        (rest(found.next_cursor.as_deref(), "sync-tokens list --all"))
     })
 }

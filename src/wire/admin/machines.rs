@@ -119,7 +119,7 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = DateTime)]
     pub last_seen_before: Option<Timestamp>,
-    /// Only those that were offered this patch last, do not run it, and have not failed.
+    /// Only those that report this patch or were offered it last, do not run it, and have not failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub waiting_for: Option<PatchVersion>,
