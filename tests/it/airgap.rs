@@ -2,20 +2,16 @@
 
 use crate::support::airgap::{Site, only};
 use crate::support::kmod::real_bundle;
+use crate::support::process::until;
 use crate::support::server::Machine;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 
 /// Waits until a machine is offered this version; the server hears of changes by itself.
 async fn comes_to_be_offered(machine: &Machine, site: &Site, version: &str) {
-    let started = Instant::now();
-    while machine.offered(&site.server, None).await != version {
-        assert!(
-            started.elapsed() < Duration::from_mins(1),
-            "{version} is not offered"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until(version, async || {
+        machine.offered(&site.server, None).await == version
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,12 +1,12 @@
 //! What goes wrong on the way and midway: after each fault nothing half is visible, and the same again completes.
 
 use crate::support::airgap::{Said, Site, ended, only};
+use crate::support::process::until;
 use livepatch_onprem::blob::Key;
 use livepatch_onprem::domain::Sha256;
 use livepatch_onprem::service::failpoint::VARIABLE as FAILPOINT_VARIABLE;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 /// Everything visible has its object, and the audit log is whole.
 async fn sound(site: &Site, payloads: i64) {
@@ -59,13 +59,12 @@ async fn a_process_that_is_killed_midway_leaves_nothing_half_visible() {
 
 /// PostgreSQL notices a moment later that a process is gone, and lets go of what it held.
 async fn free(site: &Site) {
-    let started = Instant::now();
     let sql = "select count(*) from pg_stat_activity where datname = current_database()
         and pid <> pg_backend_pid() and (state = 'active' or wait_event_type = 'Lock')";
-    while site.number(sql).await > 0 {
-        assert!(started.elapsed() < Duration::from_mins(1));
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("a database that nobody uses", async || {
+        site.number(sql).await == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,14 +83,7 @@ async fn a_database_that_goes_away_midway_leaves_nothing_half_visible() {
     let child = command.spawn().unwrap();
     let waits = "select count(*) from pg_stat_activity where datname = current_database()
         and wait_event_type = 'Lock' and query like 'insert into payloads%'";
-    let started = Instant::now();
-    while isolated.number(waits).await == 0 {
-        assert!(
-            started.elapsed() < Duration::from_mins(1),
-            "nothing is inserted"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("an insert", async || isolated.number(waits).await > 0).await;
     // All but the lock's own connection: once that is gone the insert goes on, and may be done before it is its turn.
     let holder: i32 = tx
         .query_one("select pg_backend_pid()", &[])

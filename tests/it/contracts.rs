@@ -3,6 +3,7 @@
 use crate::support::contracts::{CONTRACT_TOKEN, ContractsServer, RESOURCE_TOKEN};
 use crate::support::db::TestDb;
 use crate::support::kmod::kernel;
+use crate::support::process::comes;
 use crate::support::server::TestServer;
 use axum::http::StatusCode;
 use livepatch_onprem::config::Config;
@@ -11,7 +12,6 @@ use livepatch_onprem::domain::Secret;
 use serde_json::{Value, json};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output};
-use std::time::Duration;
 
 const TOKEN: &str = "AgEVY29udHJhY3RzLmNhbmFyeQ==";
 
@@ -62,19 +62,13 @@ async fn check(server: &TestServer, machine: &str, token: &Value) -> (u16, Value
 
 /// Asks for health until it is this; a busy machine may be late with a first answer, which is then remembered for a while.
 async fn healthy(server: &TestServer, expected: Value) {
-    let started = std::time::Instant::now();
-    loop {
+    comes("the expected health", async || {
         let url = format!("{}/debug/status", server.url);
         let (status, body, _) = answered(server.http.get(url)).await;
-        if (status, &body["contracts"]["status"]) == (200, &expected) {
-            return;
-        }
-        assert!(
-            started.elapsed() < Duration::from_mins(1),
-            "{status} {body}"
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let is_so = (status, &body["contracts"]["status"]) == (200, &expected);
+        is_so.then_some(()).ok_or(format!("{status} {body}"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 
 use crate::support::kmod;
 use crate::support::ledger::{self, Ledger, Outcome, facts, objects_are_whole, runs};
-use crate::support::process::{Died, Server, Site};
+use crate::support::process::{Died, Server, Site, comes};
 use livepatch_onprem::domain::Sha256;
 use livepatch_onprem::service::failpoint::{FAILPOINTS, SYNC_FAILPOINTS, VARIABLE};
 use serde_json::{Value, json};
@@ -59,10 +59,13 @@ impl Work {
     /// Does the next operation; an answer must be one of success, or that the server is too busy now, on which it is done
     /// again. Doing it again after a kill must succeed as well.
     async fn operate(&self, server: &Server) -> Result<(), Died> {
-        while self.operate_once(server).await? == 503 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        Ok(())
+        comes("an operation", async || {
+            match self.operate_once(server).await {
+                Ok(503) => Err("the server is too busy"),
+                done => Ok(done.map(drop)),
+            }
+        })
+        .await
     }
 
     /// The status of the answer.
@@ -106,30 +109,35 @@ impl Work {
         let place = self.patches.join(&self.bundle.0);
         std::fs::write(&place, &self.bundle.1).unwrap();
         let body = json!({ "remove-originals": true });
-        let started = loop {
-            let started = server
-                .admin("POST", "storage/refresh", body.clone())
-                .await?;
-            // The lock of a server that was killed is free when PostgreSQL has seen that its connection is gone.
-            if started.status != 409 {
-                break started;
+        let started = comes("a job", async || {
+            let path = "storage/refresh";
+            match server.admin("POST", path, body.clone()).await {
+                // The lock of a server that was killed is free when PostgreSQL has seen that its connection is gone.
+                Ok(answer) if answer.status == 409 => Err(answer.body),
+                answer => Ok(answer),
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        })
+        .await?;
         if started.status == 503 {
             return Ok(503);
         }
         assert!(started.status < 300, "{started:?}");
         let path = format!("jobs/{}", started.body["id"]);
-        loop {
-            let job = server.admin("GET", &path, Value::Null).await?.expect(200);
-            if job["state"] != "running" {
-                assert_eq!(job["state"], "done", "{job:#}");
-                assert!(!place.exists(), "the original is still there");
-                return Ok(started.status);
+        let job = comes("the end of the job", async || {
+            let job = match server.admin("GET", &path, Value::Null).await {
+                Ok(answer) => answer.expect(200),
+                Err(died) => return Ok(Err(died)),
+            };
+            if job["state"] == "running" {
+                Err(job)
+            } else {
+                Ok(Ok(job))
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        })
+        .await?;
+        assert_eq!(job["state"], "done", "{job:#}");
+        assert!(!place.exists(), "the original is still there");
+        Ok(started.status)
     }
 
     /// Does one operation after another until the server dies. Returns what was acknowledged and what was not.

@@ -4,6 +4,7 @@ use crate::peer_serving::sync_token;
 use crate::support::PASSWORD;
 use crate::support::front::{Asked, Do, Front, Got};
 use crate::support::kmod;
+use crate::support::process::comes;
 use crate::support::server::{Machine, TestServer};
 use crate::sync::{ended, triggered};
 use livepatch_onprem::config::{Config, MachineCount, SyncDriver};
@@ -36,15 +37,13 @@ async fn versions(server: &TestServer) -> Vec<String> {
 
 /// The report of the run at the start, once it has ended.
 async fn first_run(server: &TestServer) -> Value {
-    let started = std::time::Instant::now();
-    loop {
+    let id = comes("the first run", async || {
         let page = server.admin("GET", "sync/reports", Value::Null).await;
-        if let Some(run) = page["items"].as_array().unwrap().last() {
-            return ended(server, run["id"].as_i64().unwrap()).await;
-        }
-        assert!(started.elapsed() < Duration::from_mins(1), "no run began");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let last = page["items"].as_array().unwrap().last();
+        last.map(|run| run["id"].as_i64().unwrap())
+            .ok_or("none began")
+    });
+    ended(server, id.await).await
 }
 
 /// A run that must come to its end.
@@ -111,20 +110,17 @@ async fn nothing_half_is_seen_and_the_next_run_completes() {
     paths.retain(|path| path != "/v1/sync/report");
     assert_eq!(paths, ["/v1/sync/head"]);
     // The report follows the end of the run.
-    let started = std::time::Instant::now();
-    loop {
+    let seen = comes("a report of the machine", async || {
         let peers = top.admin("GET", "sync-peers", Value::Null).await;
         let seen = &peers["items"][0];
-        if seen["machines"] == "1" && seen["machine-reports"] == 1 {
-            assert_eq!(
-                (&seen["deployment"], &seen["via"]),
-                (&json!("site-7"), &json!("below"))
-            );
-            break;
-        }
-        assert!(started.elapsed() < Duration::from_mins(1), "{peers:#}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        let has_come = seen["machines"] == "1" && seen["machine-reports"] == 1;
+        has_come.then(|| seen.clone()).ok_or(peers)
+    })
+    .await;
+    assert_eq!(
+        (&seen["deployment"], &seen["via"]),
+        (&json!("site-7"), &json!("below"))
+    );
     let rows = top.db.raw().await;
     let sql = "select report from deployments";
     let kept: String = rows.query_one(sql, &[]).await.unwrap().get(0);

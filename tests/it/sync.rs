@@ -2,11 +2,11 @@
 
 use crate::support::PASSWORD;
 use crate::support::kmod::{bundle_name, foreign_bundle, real_bundle};
+use crate::support::process::until;
 use crate::support::server::{Machine, TestServer};
 use livepatch_onprem::config::{Config, SyncDriver};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A folder that holds bundles of these versions.
@@ -43,28 +43,27 @@ pub fn from(folder: &Path) -> impl Fn(&mut Config) + use<> {
 
 /// The report of a run once it has ended.
 pub async fn ended(server: &TestServer, id: i64) -> Value {
-    let started = Instant::now();
     let raw = server.db.raw().await;
     let sql = "select from sync_runs where id = $1 and finished_at is not null";
     // The first run begins by itself, when a leader is found.
-    while raw.query(sql, &[&id]).await.unwrap().is_empty() {
-        assert!(started.elapsed() < Duration::from_mins(1), "run {id}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    seen(server, started).await;
+    until("the end of the run", async || {
+        !raw.query(sql, &[&id]).await.unwrap().is_empty()
+    })
+    .await;
+    seen(server).await;
     let path = format!("sync/reports/{id}");
     server.admin("GET", &path, Value::Null).await
 }
 
 /// Until the server's snapshot holds what is committed: a run is recorded as ended in the transaction that publishes, a moment before.
-async fn seen(server: &TestServer, started: Instant) {
+async fn seen(server: &TestServer) {
     let sql = "select coalesce(max(seq), 0) from audit_log where action = 'sync.publish'";
     let row = server.db.raw().await.query_one(sql, &[]).await.unwrap();
     let published = row.get::<_, i64>(0).unsigned_abs();
-    while server.core().snapshots.get().version < published {
-        assert!(started.elapsed() < Duration::from_mins(1), "never seen");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until("the snapshot", async || {
+        server.core().snapshots.get().version >= published
+    })
+    .await;
 }
 
 /// Asks for a run, and waits for the end of the first one that began afterwards.

@@ -3,7 +3,7 @@
 use crate::support::PASSWORD;
 use crate::support::db::TestDb;
 use crate::support::kmod::{bundle_name, keys, real_bundle};
-use crate::support::process::send_signal;
+use crate::support::process::{self, comes, send_signal};
 use crate::support::s3;
 use crate::support::server::{Machine, TestServer};
 use crate::sync::{ended, folder, from, put, triggered};
@@ -17,10 +17,6 @@ use serde_json::{Value, json};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// How long anything may take on a machine that is busy.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A server as a process of its own.
 struct Process(Child);
@@ -57,14 +53,10 @@ impl Process {
 
     /// Waits for its end, and gives the signal that ended it.
     async fn ended(mut self) -> Option<i32> {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status.signal();
-            }
-            assert!(started.elapsed() < PATIENCE, "it did not end");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let ended = comes("its end", async || {
+            self.0.try_wait().unwrap().ok_or("it runs")
+        });
+        ended.await.signal()
     }
 }
 
@@ -78,11 +70,7 @@ impl Drop for Process {
 /// Waits until a query gives one row.
 async fn until(db: &TestDb, sql: &str) {
     let raw = db.raw().await;
-    let started = Instant::now();
-    while raw.query(sql, &[]).await.unwrap().is_empty() {
-        assert!(started.elapsed() < PATIENCE, "it never came true: {sql}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    process::until(sql, async || !raw.query(sql, &[]).await.unwrap().is_empty()).await;
 }
 
 async fn count(db: &TestDb, what: &str) -> i64 {
@@ -205,19 +193,20 @@ async fn a_lost_database_ends_the_run_and_the_next_one_completes() {
         .await
         .unwrap();
     tx.rollback().await.unwrap();
-    let failed = loop {
-        let id = run["id"].as_i64().unwrap();
-        let path = format!("{}/v1/admin/sync/reports/{id}", server.url);
-        let request = server.http.get(path).basic_auth("admin", Some(PASSWORD));
+    let id = run["id"].as_i64().unwrap();
+    let path = format!("{}/v1/admin/sync/reports/{id}", server.url);
+    let failed = comes("the end of the run", async || {
+        let request = server.http.get(&path).basic_auth("admin", Some(PASSWORD));
         let answer = request.send().await.unwrap();
-        if answer.status() == 200 {
-            let report: Value = answer.json().await.unwrap();
-            if !report["run"]["finished-at"].is_null() {
-                break report;
-            }
+        let status = answer.status();
+        let report: Value = answer.json().await.unwrap_or_default();
+        if status == 200 && !report["run"]["finished-at"].is_null() {
+            Ok(report)
+        } else {
+            Err(format!("{status} {report}"))
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    })
+    .await;
     assert_eq!(failed["run"]["state"], "failed", "{failed:#}");
     // The leader's own connection was cut too. A run that begins before it has noticed is ended by its next term.
     let mut done = triggered(&server).await;

@@ -2,7 +2,7 @@
 //!
 //! The tests that need it are ignored by default, because it cannot be had everywhere; `make test-console` runs them.
 
-use super::process::{PATIENCE, until};
+use super::process::{comes, until};
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// A browser with one window; ended when it is dropped.
@@ -141,23 +140,21 @@ impl Browser {
         let path = format!(
             "//button[normalize-space()='{quoted}'] | //a[normalize-space()='{quoted}'] | //summary[normalize-space()='{quoted}']"
         );
-        let started = Instant::now();
-        loop {
+        comes(text, async || {
             let found = self.client.find_all(Locator::XPath(&path)).await.unwrap();
-            if let Some(first) = found.into_iter().next() {
-                match first.click().await {
-                    // The page was fetched anew in between; what is there now looks the same.
-                    Err(error) if error.is_stale_element_reference() => {}
-                    clicked => return clicked.unwrap(),
+            let Some(first) = found.into_iter().next() else {
+                return Err(self.text().await);
+            };
+            match first.click().await {
+                // The page was fetched anew in between; what is there now looks the same.
+                Err(error) if error.is_stale_element_reference() => Err(error.to_string()),
+                clicked => {
+                    clicked.unwrap();
+                    Ok(())
                 }
             }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "nothing says {text:?} on:\n{}",
-                self.text().await
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        })
+        .await;
     }
 
     /// Whether a button or link has this text.
@@ -178,18 +175,11 @@ impl Browser {
 
     /// Waits until this can be read; without a reload, unless the page does that by itself.
     pub async fn sees(&self, words: &str) {
-        let started = Instant::now();
-        loop {
+        comes(words, async || {
             let text = self.text().await;
-            if text.contains(words) {
-                return;
-            }
-            assert!(
-                started.elapsed() < PATIENCE,
-                "{words:?} does not come:\n{text}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            text.contains(words).then_some(()).ok_or(text)
+        })
+        .await;
     }
 
     /// Fails if this can be read.

@@ -1,10 +1,9 @@
 //! A PostgreSQL of a test's own, started as `quickstart` starts its own, that can be killed, stopped and frozen.
 
-use super::process::{PATIENCE, send_signal, until};
+use super::process::{comes, send_signal, until};
 use livepatch_onprem::app::postgres::PrivatePostgres;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 /// A cluster and the folder that it lies in.
 pub struct Cluster {
@@ -51,15 +50,12 @@ impl Cluster {
 
     /// Starts it again on the same data.
     pub async fn restart(&mut self) {
-        let started = Instant::now();
         // Children of a killed postmaster may hold its shared memory for a moment.
-        while self.running.is_none() {
-            match PrivatePostgres::start(self.folder.path()).await {
-                Ok(running) => self.running = Some(running),
-                Err(error) => assert!(started.elapsed() < PATIENCE, "{error:#}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let started = comes("the cluster", async || {
+            let started = PrivatePostgres::start(self.folder.path()).await;
+            started.map_err(|error| format!("{error:#}"))
+        });
+        self.running = Some(started.await);
     }
 
     /// Freezes the postmaster and all its children: connections stay open, new ones are taken by the kernel, and nobody

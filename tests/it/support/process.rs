@@ -13,6 +13,7 @@ use livepatch_onprem::service::passwords;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -24,13 +25,28 @@ use std::time::{Duration, Instant};
 /// The longest that anything here is waited for. Far beyond what it should take: a loaded machine must not fail a test.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Waits until `probe` gives something. What it gives else is why it does not yet, for whoever reads that it never did.
+pub async fn comes<T, W: Display>(what: &str, mut probe: impl AsyncFnMut() -> Result<T, W>) -> T {
+    let started = Instant::now();
+    loop {
+        match probe().await {
+            Ok(found) => return found,
+            Err(why) => assert!(
+                started.elapsed() < PATIENCE,
+                "{what} did not come about: {why}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until `probe` holds, and says how long that took.
 pub async fn until(what: &str, mut probe: impl AsyncFnMut() -> bool) -> Duration {
     let started = Instant::now();
-    while !probe().await {
-        assert!(started.elapsed() < PATIENCE, "{what} did not come about");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    comes(what, async || {
+        probe().await.then_some(()).ok_or("it does not hold")
+    })
+    .await;
     started.elapsed()
 }
 
@@ -258,14 +274,10 @@ impl Server {
 
     /// How it ended; waits for that.
     pub async fn ended(&mut self) -> ExitStatus {
-        let started = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(started.elapsed() < PATIENCE, "the server does not end");
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
+        comes("the end of the server", async || {
+            self.child.try_wait().unwrap().ok_or("it runs")
+        })
+        .await
     }
 
     /// Fails unless it was killed by SIGKILL, which is waited for.
@@ -424,16 +436,16 @@ impl Server {
     /// A machine checks in until it is told that its report was stored. On a machine that is very busy the database may
     /// count as away for a moment.
     pub async fn reported(&self, machine: u128, token: &str, applied: Option<&str>) -> Value {
-        let started = Instant::now();
-        loop {
+        comes("a report that is stored", async || {
             let answer = self.check(machine, token, applied).await.unwrap();
             let answer = answer.expect(200);
             if answer["stored"] == true {
-                return answer;
+                Ok(answer)
+            } else {
+                Err(answer)
             }
-            assert!(started.elapsed() < PATIENCE, "no report is stored");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        })
+        .await
     }
 
     /// The version offered to a machine that runs none; empty if none.
