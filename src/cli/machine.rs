@@ -8,7 +8,7 @@ use super::output::{
 use super::selected::{self, LabelArgs, MoveArgs};
 use super::times::When;
 use super::{CliError, prompt};
-use crate::domain::{Architecture, MachineId, PatchVersion, States, TierName};
+use crate::domain::{Architecture, Fate, MachineId, PatchVersion, States, TierName};
 use crate::wire::admin::{
     Explanation, HistoryEntry, HistoryKind, HistoryQuery, Machine, MachineQuery, MachineRevoke,
     PageQuery,
@@ -74,21 +74,16 @@ pub struct ListArgs {
     /// Only of this architecture
     #[arg(long, value_name = "ARCH")]
     pub arch: Option<Architecture>,
-    /// Only with this patch applied
+    /// Only with this patch in their reports
     #[arg(long, value_name = "VERSION")]
     pub patch: Option<PatchVersion>,
     /// Only those that last checked in before this: a time, a day or a span such as 2h
     #[arg(long, value_name = "TIME")]
     pub last_seen_before: Option<When>,
-    /// Only those that report this patch or were offered it last, do not run it, and have not failed
-    #[arg(long, value_name = "VERSION", group = "fate")]
-    pub waiting_for: Option<PatchVersion>,
-    /// Only those that failed and report this patch or were offered it last
-    #[arg(long, value_name = "VERSION", group = "fate")]
-    pub failed_at: Option<PatchVersion>,
-    /// Only those that report this patch or were offered it last
-    #[arg(long, value_name = "VERSION", group = "fate")]
-    pub concerned_by: Option<PatchVersion>,
+    /// With --patch: not only those that report it but those that report it or were offered it last, and of whom this came of
+    /// it: waiting, failed, applied or any
+    #[arg(long, value_name = "FATE", requires = "patch")]
+    pub fate: Option<Fate>,
     /// Only those that are selected.
     #[command(flatten)]
     pub which: SelectorArgs,
@@ -295,9 +290,7 @@ pub async fn run(context: &Context, command: MachineCommand) -> Result<(), CliEr
                     architecture: args.arch,
                     version: args.patch,
                     last_seen_before: seen,
-                    waiting_for: args.waiting_for,
-                    failed_at: args.failed_at,
-                    concerned_by: args.concerned_by,
+                    fate: args.fate,
                     selector: args.which.selector.clone(),
                     cursor,
                     limit: Some(limit),

@@ -8,28 +8,17 @@
 use super::run::{DbError, Run, Sql};
 use super::statements;
 use crate::domain::selector::{KernelPattern, Term, Test};
-use crate::domain::{Architecture, LabelValue, MachineState, PatchVersion, Selector, States};
+use crate::domain::{Architecture, Fate, LabelValue, MachineState, PatchVersion, Selector, States};
 use jiff::Timestamp;
 use tokio_postgres::types::ToSql;
 
 /// The parameters that every filtered statement begins with; its own follow from `$16`.
 const PARAMS: usize = 15;
 
-/// What came of a patch on a machine that was offered it last or has it in its reports. That it is applied is a state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// Nothing yet.
-    Waiting = 0,
-    /// It failed.
-    Failed = 1,
-    /// Whatever it is.
-    Any = 2,
-}
-
 /// The condition on a machine `m`, in the parameters `$1` to `$9` and `$12` to `$15`. What was not reported counts as kernel
 /// 0 and architecture 0. Labels that must be there are looked up machine by machine (`$6`), or the set of machines that have
 /// them is made once (`$12`), which is better for most of a large fleet (measured: four times for a third of a million). `$15` is
-/// what [`Exactly::rare`] makes; the codes of states there are those of [`MachineState`].
+/// what [`Exactly::rare`] makes; the codes there are those of [`MachineState`] and [`Fate`].
 macro_rules! matching {
     () => {
         "($1::int is null or m.tier_id = $1) and ($2::smallint is null or m.state = $2)
@@ -39,8 +28,11 @@ macro_rules! matching {
               and ($14::timestamptz is null or m.last_check < $14)
               and ($15::bigint[] is null or (
                 ($15[1] = 0 or (1::bigint << m.state::int) & $15[1] > 0)
-                and ($15[2] = 0 or ($15[2] in (m.offered, m.patch)
-                    and ($15[3] = 2 or (m.state in (2, 7)) = ($15[3] = 1) and not (m.state = 1 and m.patch = $15[2]))))))
+                and ($15[2] = 0 or ($15[2] in (m.offered, m.patch) and case $15[3]
+                    when 0 then m.state not in (2, 7) and not (m.state = 1 and m.patch = $15[2])
+                    when 1 then m.state in (2, 7)
+                    when 2 then m.state = 1 and m.patch = $15[2]
+                    else true end))))
               and ($6::text[] is null or not exists (
                 select from unnest($6::text[], $7::text[]) w(key, value)
                 where not exists (select from machine_labels l
@@ -138,7 +130,7 @@ impl Exactly<'_> {
             vec![
                 several.map_or(0, States::bits),
                 patch.map_or(0, PatchVersion::code),
-                fate.map_or(0, |fate| fate as i64),
+                fate.map_or(0, |fate| fate.code().into()),
             ]
         })
     }

@@ -1,6 +1,6 @@
 //! What a machine can say of itself and what can be said of its kernel. The words are Canonical's.
 
-use super::{ParseError, serde_as_str};
+use super::{ParseError, PatchVersion, serde_as_str};
 use std::fmt;
 use std::str::FromStr;
 
@@ -160,6 +160,46 @@ impl FromStr for States {
 }
 
 serde_as_str!(States);
+
+words! {
+    /// What came of a patch on a machine that reports it or was offered it last.
+    Fate, "fate", {
+        /// Nothing yet: it is not in the kernel, and did not fail.
+        Waiting = 0 => "waiting",
+        /// It did harm or could not be inserted.
+        Failed = 1 => "failed",
+        /// It is in the kernel, and nothing is wrong with it.
+        Applied = 2 => "applied",
+        /// Whatever it is.
+        Any = 3 => "any",
+    }
+}
+
+impl Fate {
+    /// That of a patch on a machine which reports this and was last offered that; `None` if it is about other patches. Never
+    /// [`Fate::Any`].
+    pub fn of(
+        patch: PatchVersion,
+        reported: Option<PatchVersion>,
+        state: MachineState,
+        offered: Option<PatchVersion>,
+    ) -> Option<Self> {
+        if reported != Some(patch) && offered != Some(patch) {
+            None
+        } else if state.is_failure() {
+            Some(Self::Failed)
+        } else if reported == Some(patch) && state.runs_patch() {
+            Some(Self::Applied)
+        } else {
+            Some(Self::Waiting)
+        }
+    }
+
+    /// Whether this is what is asked for.
+    pub fn is(self, asked: Self) -> bool {
+        asked == Self::Any || asked == self
+    }
+}
 
 words! {
     /// Whether live patches are made for a kernel.

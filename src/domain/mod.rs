@@ -29,7 +29,7 @@ pub use grant::Grant;
 pub use ids::{MachineId, Sha256};
 pub use kernel::{KernelBase, KernelParts, KernelVersion};
 pub use label::{LabelChanges, LabelKey, LabelValue, Labels};
-pub use machine::{KernelSupport, MachineState, States};
+pub use machine::{Fate, KernelSupport, MachineState, States};
 pub use minimum::MinimumKernel;
 pub use patch::PatchVersion;
 pub use policy::Policy;

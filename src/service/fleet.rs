@@ -2,12 +2,12 @@
 
 use super::{Core, ServiceError, paging, text};
 use crate::db::audit::{self, Actor, Entry};
-use crate::db::filter::{Exactly, Fate, MachineFilter};
+use crate::db::filter::{Exactly, MachineFilter};
 use crate::db::fleet::{self as rows, By, HistoryPlace, HistoryRow, MachineRow};
 use crate::db::listen::Change;
 use crate::db::{Conn, Run, Tx, machines};
 use crate::domain::kernel::{KernelVersion, check_flavour};
-use crate::domain::{Architecture, MachineId, PatchVersion, Selector, States, TierName};
+use crate::domain::{Architecture, Fate, MachineId, PatchVersion, Selector, States, TierName};
 use crate::wire::admin::{
     HistoryEntry, HistoryKind, HistoryQuery, Limit, Machine, MachineMove, MachineQuery,
     MachineRevoke, Page,
@@ -172,36 +172,22 @@ async fn hits(
     }
 }
 
-/// Which patch is asked about, and what came of it.
-fn fate(query: &MachineQuery) -> Result<Option<(PatchVersion, Fate)>, ServiceError> {
-    let asked = [
-        (query.waiting_for, Fate::Waiting),
-        (query.failed_at, Fate::Failed),
-        (query.concerned_by, Fate::Any),
-    ];
-    let mut asked = asked
-        .into_iter()
-        .filter_map(|(version, fate)| Some((version?, fate)));
-    let first = asked.next();
-    if asked.next().is_some() {
-        return Err(ServiceError::Invalid(
-            "of waiting-for, failed-at and concerned-by only one can be asked for".to_owned(),
-        ));
-    }
-    Ok(first)
-}
-
 /// Machines that the query lets through, by id.
 pub async fn list(core: &Core, query: &MachineQuery) -> Result<Page<Machine>, ServiceError> {
+    if query.fate.is_some() && query.version.is_none() {
+        return Err(ServiceError::Invalid(
+            "a fate is that of a patch: give its version too".to_owned(),
+        ));
+    }
     let wanted = Wanted {
         tier: query.tier.as_ref(),
         state: query.state.as_ref(),
         kernel: query.kernel.as_deref(),
         flavour: query.flavour.as_deref(),
         architecture: query.architecture,
-        version: query.version,
+        version: query.version.filter(|_| query.fate.is_none()),
         seen_before: query.last_seen_before,
-        fate: fate(query)?,
+        fate: query.version.zip(query.fate),
         selector: query.selector.as_ref(),
     };
     let conn = core.db.conn().await?;

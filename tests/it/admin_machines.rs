@@ -79,16 +79,23 @@ async fn filters_narrow_and_pages_join() {
             "state=apply-failed,unapplied",
             some(&|n| n % 5 == 2 || n % 5 == 3),
         ),
-        ("failed-at=107.1", some(&|n| n % 5 == 2)),
-        ("failed-at=107.0", some(&|n| n % 5 == 2 && n % 2 == 0)),
-        ("concerned-by=107.1", some(&|_| true)),
-        ("concerned-by=107.0", even.clone()),
+        ("version=107.1&fate=failed", some(&|n| n % 5 == 2)),
         (
-            "waiting-for=107.1",
+            "version=107.0&fate=failed",
+            some(&|n| n % 5 == 2 && n % 2 == 0),
+        ),
+        (
+            "version=107.1&fate=applied",
+            some(&|n| n % 5 == 1 && n % 2 == 1),
+        ),
+        ("version=107.1&fate=any", some(&|_| true)),
+        ("version=107.0&fate=any", even.clone()),
+        (
+            "version=107.1&fate=waiting",
             some(&|n| n % 5 != 2 && !(n % 5 == 1 && n % 2 == 1)),
         ),
         (
-            "waiting-for=107.0",
+            "version=107.0&fate=waiting",
             some(&|n| n % 2 == 0 && n % 5 != 2 && n % 5 != 1),
         ),
         (
@@ -104,7 +111,8 @@ async fn filters_narrow_and_pages_join() {
         ("state=fine", 400),
         ("state=applied,fine", 400),
         ("state=", 400),
-        ("waiting-for=107.1&failed-at=107.1", 400),
+        ("fate=failed", 400),
+        ("version=107.1&fate=good", 400),
         ("flavour=A%20B", 400),
         ("version=1", 400),
     ] {

@@ -68,9 +68,9 @@ async fn every_number_leads_to_a_list_of_as_many() {
             "no link to {part} says {number}: {seen:#?}"
         );
     };
-    held("version=107.1&state=applied", 4);
+    held("version=107.1&fate=applied", 4);
     held("version=107.1&fate=failed", 4);
-    held("version=107.1&fate=concerned", 13);
+    held("version=107.1&fate=any", 13);
     held("version=107.1&fate=waiting", 5);
     held("state=apply-failed%2Capplied-with-bug", 4);
 }

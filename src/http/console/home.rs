@@ -4,10 +4,10 @@ use super::bars::{Part, bar};
 use super::error::PageError;
 use super::forms::address;
 use super::page::{ago, number, page};
-use super::patch_parts::{Counts, Which, to_machines};
+use super::patch_parts::{Counts, to_machines};
 use super::session::Visitor;
 use super::{BASE, forms};
-use crate::domain::{MachineState, PatchVersion, States, TierName};
+use crate::domain::{Fate, MachineState, PatchVersion, States, TierName};
 use crate::service::census::{self, Census};
 use crate::service::rollouts::show;
 use crate::service::{Core, coverage, health, patches, sync};
@@ -311,9 +311,9 @@ fn counted(version: PatchVersion, tier: &TierName, counts: Counts) -> Markup {
     let to = |which| to_machines(tier, version, which);
     html! {
         span.cell {
-            a href=(to(Which::Applied)) { (number(counts.applied)) " applied" }
-            @if counts.failed > 0 { ", " a href=(to(Which::Failed)) { (number(counts.failed)) " failed" } }
-            @if counts.waiting > 0 { ", " a href=(to(Which::Waiting)) { (number(counts.waiting)) " waiting" } }
+            a href=(to(Fate::Applied)) { (number(counts.applied)) " applied" }
+            @if counts.failed > 0 { ", " a href=(to(Fate::Failed)) { (number(counts.failed)) " failed" } }
+            @if counts.waiting > 0 { ", " a href=(to(Fate::Waiting)) { (number(counts.waiting)) " waiting" } }
         }
         (bar(&counts.parts()))
     }

@@ -3,15 +3,14 @@
 use super::error::PageError;
 use super::forms::address;
 use super::page::{may_act, number, or_none, page, time};
-use super::patch_parts::Which;
+use super::patch_parts::fate;
 use super::session::Visitor;
 use super::tables::{more, table};
 use super::{BASE, machine, machine_acts};
-use crate::db::reports::CensusRow;
 use crate::domain::selector::Traits;
 use crate::domain::{
-    Architecture, KernelVersion, Labels, MachineId, MachineState, ParseError, PatchVersion,
-    Selector, TierName,
+    Architecture, Fate, KernelVersion, Labels, MachineId, MachineState, ParseError, Selector,
+    TierName,
 };
 use crate::service::{Core, ServiceError, census, fleet, text};
 use crate::wire::admin::{Limit, Machine, MachineQuery, Page};
@@ -41,9 +40,6 @@ pub(super) fn routes() -> Router<Arc<Core>> {
 /// The word for machines that have missed a check-in.
 const SILENT: &str = "silent";
 
-/// What can be asked of a patch beside who reports it: who was offered it and has said nothing of it, who failed, and all of these.
-const FATES: [&str; 3] = ["waiting", "failed", "concerned"];
-
 /// What is asked for, as it stands in the address. What is empty is not asked for.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -54,7 +50,7 @@ struct Asked {
     state: String,
     tier: String,
     version: String,
-    /// What came of that patch, one of [`FATES`]; empty: machines that report it.
+    /// What came of that patch, a [`Fate`]; empty: machines that report it.
     fate: String,
     /// `silent`, or a span such as `2h`.
     seen: String,
@@ -185,15 +181,12 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
     if let Err(why) = text::line("kernel", kernel.unwrap_or_default(), KernelVersion::MAX_LEN) {
         faults.add("kernel", why);
     }
-    let about = faults.read("version", &asked.version);
-    let (mut version, mut waiting_for, mut failed_at, mut concerned_by) = (None, None, None, None);
-    match given(&asked.fate) {
-        None => version = about,
-        Some(_) if given(&asked.version).is_none() => faults.add("version", "say of which patch"),
-        Some("waiting") => waiting_for = about,
-        Some("failed") => failed_at = about,
-        Some("concerned") => concerned_by = about,
-        Some(_) => faults.add("fate", format!("expected {}", FATES.join(", "))),
+    let (version, fate) = (
+        faults.read("version", &asked.version),
+        faults.read("fate", &asked.fate),
+    );
+    if fate.is_some() && given(&asked.version).is_none() {
+        faults.add("version", "say of which patch");
     }
     MachineQuery {
         tier: faults.tier(core, "tier", &asked.tier),
@@ -201,9 +194,7 @@ fn query(core: &Core, asked: &Asked, faults: &mut Faults) -> MachineQuery {
         kernel: kernel.map(str::to_owned),
         version,
         last_seen_before: seen_before(core, &asked.seen, faults),
-        waiting_for,
-        failed_at,
-        concerned_by,
+        fate,
         selector: faults.read("selector", &asked.selector),
         cursor: given(&asked.cursor).map(str::to_owned),
         limit: Limit::try_from(ROWS).ok(),
@@ -292,6 +283,7 @@ async fn list(
 }
 
 fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
+    let fates: Vec<String> = Fate::ALL.iter().map(ToString::to_string).collect();
     let mut states: Vec<String> = MachineState::ALL.iter().map(ToString::to_string).collect();
     // What a link asked for that is no single state is a choice, too.
     let asked_for = given(&asked.state).unwrap_or_default();
@@ -306,7 +298,7 @@ fn form(core: &Core, asked: &Asked, faults: &Faults) -> Markup {
             (faults.select("state", "find-state", "State", asked.state.trim(), "any", &states))
             (faults.select("tier", "find-tier", "Tier", asked.tier.trim(), "any", &tiers(core)))
             (faults.input("version", "find-version", "Patch", &asked.version, "107.1"))
-            (faults.select("fate", "find-fate", "What came of it", asked.fate.trim(), "reported", &FATES.map(str::to_owned)))
+            (faults.select("fate", "find-fate", "What came of it", asked.fate.trim(), "reported", &fates))
             (faults.input("seen", "find-seen", "Not seen for", &asked.seen, "2h, or silent"))
             div { button type="submit" { "Find" } }
         }
@@ -330,9 +322,6 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
     };
     let census = census::current(core).await?;
     let labels = Labels::default();
-    let is = |version: Option<PatchVersion>, which, row: &CensusRow| {
-        version.is_none_or(|version| Which::of(version, row) == Some(which))
-    };
     let rows = census.rows.iter().filter(|row| {
         let machine = Traits {
             kernel: row.kernel.as_deref(),
@@ -342,12 +331,10 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
         let kernel = query.kernel.as_deref();
         tier_id.is_none_or(|id| id == Some(row.tier_id))
             && (query.state.as_ref()).is_none_or(|states| states.contains(row.state))
-            && query
-                .version
-                .is_none_or(|version| row.patch == Some(version))
-            && is(query.waiting_for, Which::Waiting, row)
-            && is(query.failed_at, Which::Failed, row)
-            && (query.concerned_by).is_none_or(|version| Which::of(version, row).is_some())
+            && query.version.is_none_or(|version| match query.fate {
+                None => row.patch == Some(version),
+                Some(asked) => fate(version, row).is_some_and(|fate| fate.is(asked)),
+            })
             && kernel.is_none_or(|kernel| row.kernel.as_deref() == Some(kernel))
             && query.selector.as_ref().is_none_or(|s| s.matches(&machine))
     });
@@ -356,18 +343,13 @@ async fn total(core: &Core, query: &MachineQuery) -> Result<Option<u64>, PageErr
 
 /// What the query asks for, to be asked again.
 fn again(query: &MachineQuery, seen: &str) -> [(&'static str, Option<String>); 7] {
-    let fates = [query.waiting_for, query.failed_at, query.concerned_by];
-    let mut fates = fates.into_iter().zip(FATES);
-    let (version, fate) = fates
-        .find_map(|(version, fate)| Some((Some(version?), Some(fate.to_owned()))))
-        .unwrap_or((query.version, None));
     [
         ("selector", query.selector.as_ref().map(ToString::to_string)),
         ("kernel", query.kernel.clone()),
         ("state", query.state.as_ref().map(ToString::to_string)),
         ("tier", query.tier.as_ref().map(ToString::to_string)),
-        ("version", version.as_ref().map(ToString::to_string)),
-        ("fate", fate),
+        ("version", query.version.as_ref().map(ToString::to_string)),
+        ("fate", query.fate.as_ref().map(ToString::to_string)),
         ("seen", given(seen).map(str::to_owned)),
     ]
 }

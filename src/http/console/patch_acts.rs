@@ -4,12 +4,12 @@ use super::error::{PageError, named};
 use super::forecasts::by_tier;
 use super::forms::{self, back, given};
 use super::page::{number, page};
-use super::patch_parts::{InTier, Which, scope_query, to_machines};
+use super::patch_parts::{InTier, scope_query, to_machines, to_running};
 use super::patches::{path, scope_text};
 use super::session::{Posted, Visitor};
 use super::tables::table;
 use super::{BASE, rollouts};
-use crate::domain::{Architecture, PatchVersion, Role, Scope, TierName};
+use crate::domain::{Architecture, Fate, PatchVersion, Role, Scope, TierName};
 use crate::service::patches::{self, Act};
 use crate::service::rollouts::show;
 use crate::service::{Core, ServiceError, census};
@@ -268,9 +268,9 @@ async fn touched(core: &Core, version: PatchVersion, scope: &Scope) -> Result<Ma
             let to = |which| to_machines(name, version, which);
             vec![
                 html! { (name) },
-                html! { a href=(to(Which::Running)) { (number(counts.running)) } },
-                html! { a href=(to(Which::Failed)) { (number(counts.failed)) } },
-                html! { a href=(to(Which::Waiting)) { (number(counts.waiting)) } },
+                html! { a href=(to_running(name, version)) { (number(counts.running)) } },
+                html! { a href=(to(Fate::Failed)) { (number(counts.failed)) } },
+                html! { a href=(to(Fate::Waiting)) { (number(counts.waiting)) } },
             ]
         })
         .collect();

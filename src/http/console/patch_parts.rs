@@ -8,7 +8,7 @@ use super::page::{bytes, number, time};
 use super::patches::path;
 use super::tables::{more, table};
 use crate::db::reports::CensusRow;
-use crate::domain::{KernelVersion, MachineState, PatchVersion, Scope, States, TierName};
+use crate::domain::{Fate, KernelVersion, MachineState, PatchVersion, Scope, States, TierName};
 use crate::rollout::Catalog;
 use crate::service::census::Census;
 use crate::service::{Core, reports};
@@ -35,12 +35,14 @@ pub(super) struct Counts {
 impl Counts {
     /// Counts machines, if they speak of it.
     pub(super) fn add(&mut self, version: PatchVersion, row: &CensusRow) {
-        match Which::of(version, row) {
-            None => return,
-            Some(Which::Failed) => self.failed += row.machines,
-            Some(Which::Waiting) => self.waiting += row.machines,
-            Some(Which::Applied | Which::Running) => self.applied += row.machines,
-        }
+        let Some(fate) = fate(version, row) else {
+            return;
+        };
+        *match fate {
+            Fate::Failed => &mut self.failed,
+            Fate::Applied => &mut self.applied,
+            Fate::Waiting | Fate::Any => &mut self.waiting,
+        } += row.machines;
         if row.patch == Some(version) && row.state.runs_patch() {
             self.running += row.machines;
         }
@@ -73,44 +75,28 @@ impl Counts {
     }
 }
 
-/// The lists behind [`Counts`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Which {
-    Applied,
-    Failed,
-    Waiting,
-    Running,
+/// What came of a patch on these machines; `None` if they do not speak of it.
+pub(super) fn fate(version: PatchVersion, row: &CensusRow) -> Option<Fate> {
+    Fate::of(version, row.patch, row.state, row.offered)
 }
 
-impl Which {
-    /// Where machines are counted first; `None` if they do not speak of the patch.
-    pub(super) fn of(version: PatchVersion, row: &CensusRow) -> Option<Self> {
-        let has = row.patch == Some(version);
-        if !has && row.offered != Some(version) {
-            None
-        } else if row.state.is_failure() {
-            Some(Self::Failed)
-        } else if has && row.state.runs_patch() {
-            Some(Self::Applied)
-        } else {
-            Some(Self::Waiting)
-        }
-    }
-}
-
-/// The address of the machines of a tier that a patch has come to in this way.
-pub(super) fn to_machines(tier: &TierName, version: PatchVersion, which: Which) -> String {
-    let version = Some(version.to_string());
-    let how = match which {
-        Which::Applied => ("state", MachineState::Applied.to_string()),
-        Which::Failed => ("fate", "failed".to_owned()),
-        Which::Waiting => ("fate", "waiting".to_owned()),
-        Which::Running => ("state", States::those(MachineState::runs_patch).to_string()),
-    };
+/// The address of the machines of a tier of whom this came of a patch.
+pub(super) fn to_machines(tier: &TierName, version: PatchVersion, fate: Fate) -> String {
     let query = [
         ("tier", Some(tier.to_string())),
-        ("version", version),
-        (how.0, Some(how.1)),
+        ("version", Some(version.to_string())),
+        ("fate", Some(fate.to_string())),
+    ];
+    address("/machines", &query)
+}
+
+/// The address of the machines of a tier that have a patch in their kernel.
+pub(super) fn to_running(tier: &TierName, version: PatchVersion) -> String {
+    let running = States::those(MachineState::runs_patch);
+    let query = [
+        ("tier", Some(tier.to_string())),
+        ("version", Some(version.to_string())),
+        ("state", Some(running.to_string())),
     ];
     address("/machines", &query)
 }
@@ -139,7 +125,7 @@ impl InTier {
             })
             .collect();
         for row in &census.rows {
-            if Which::of(version, row).is_none() {
+            if fate(version, row).is_none() {
                 continue;
             }
             let kernel = row.kernel.as_deref();
@@ -226,11 +212,11 @@ pub(super) async fn by_kernel(
 }
 
 fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> Vec<Markup> {
-    let to = |fate: &str| {
+    let to = |fate: Fate| {
         let query = [
             ("tier", Some(tier.to_string())),
             ("version", Some(version.to_string())),
-            ("fate", Some(fate.to_owned())),
+            ("fate", Some(fate.to_string())),
             ("kernel", Some(kernel.kernel.clone())),
         ];
         address("/machines", &query)
@@ -261,8 +247,8 @@ fn kernel_row(version: PatchVersion, tier: &TierName, kernel: &KernelHealth) -> 
     vec![
         html! { code { (kernel.kernel) } },
         html! { @match kernel.architecture { Some(arch) => (arch), None => span.quiet { "–" } } },
-        html! { a href=(to("concerned")) { (number(kernel.machines)) } },
-        html! { @if kernel.failed > 0 { a href=(to("failed")) { (number(kernel.failed)) " failed" } } @else { "0" } },
+        html! { a href=(to(Fate::Any)) { (number(kernel.machines)) } },
+        html! { @if kernel.failed > 0 { a href=(to(Fate::Failed)) { (number(kernel.failed)) " failed" } } @else { "0" } },
         html! {
             @for (place, (state, machines)) in kernel.states.iter().enumerate() {
                 @if place > 0 { ", " } (number(*machines)) " " (state)

@@ -5,11 +5,11 @@ use super::error::{PageError, named};
 use super::forms::{self, address};
 use super::home::{rollout_tag, stopped};
 use super::page::{may_act, number, or_none, page, time};
-use super::patch_parts::{InTier, Which, by_kernel, payloads, scope_query, to_machines};
+use super::patch_parts::{InTier, by_kernel, payloads, scope_query, to_machines};
 use super::session::Visitor;
 use super::tables::{facts, table};
 use super::{BASE, patch_acts, patch_promote};
-use crate::domain::{PatchVersion, Scope, TierName};
+use crate::domain::{Fate, PatchVersion, Scope, TierName};
 use crate::rollout::Catalog;
 use crate::service::rollouts::show;
 use crate::service::{Core, census, patches};
@@ -242,11 +242,11 @@ fn machines(version: PatchVersion, tiers: &[InTier], as_of: Timestamp) -> Markup
             let to = |which| to_machines(name, version, which);
             vec![
                 html! { (name) },
-                html! { a href=(to(Which::Applied)) { (number(counts.applied)) } },
+                html! { a href=(to(Fate::Applied)) { (number(counts.applied)) } },
                 html! {
-                    @if counts.failed > 0 { a href=(to(Which::Failed)) { (number(counts.failed)) } } @else { "0" }
+                    @if counts.failed > 0 { a href=(to(Fate::Failed)) { (number(counts.failed)) } } @else { "0" }
                 },
-                html! { a href=(to(Which::Waiting)) { (number(counts.waiting)) } },
+                html! { a href=(to(Fate::Waiting)) { (number(counts.waiting)) } },
                 bar(&counts.parts()),
             ]
         })

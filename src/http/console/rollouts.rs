@@ -5,14 +5,14 @@ use super::error::{PageError, named};
 use super::forecasts::{ahead, zoned};
 use super::forms::{self, address, encode};
 use super::page::{may_act, number, or_none, page, time};
-use super::patch_parts::{Which, to_machines};
+use super::patch_parts::to_machines;
 use super::patches::{link, scope_text};
 use super::rollout_reach::{embedded, is_stopped};
 use super::session::Visitor;
 use super::tables::{facts, more, table};
 use super::{BASE, rollout_acts, rollout_reach};
-use crate::domain::TierName;
 use crate::domain::policy::Share;
+use crate::domain::{Fate, TierName};
 use crate::service::rollouts::show;
 use crate::service::{Core, ServiceError};
 use crate::wire::admin::{
@@ -314,10 +314,10 @@ fn reports(found: &RolloutDetail) -> Markup {
         ul.cards {
             li { span.figure { (number(health.offered)) } "offered it, of " (number(health.machines)) " machines" }
             li.good[health.applied > 0] {
-                span.figure { a href=(to(Which::Applied)) { (number(health.applied)) } } "applied"
+                span.figure { a href=(to(Fate::Applied)) { (number(health.applied)) } } "applied"
             }
             li.bad[health.failed > 0] {
-                span.figure { a href=(to(Which::Failed)) { (number(health.failed)) } } "failed"
+                span.figure { a href=(to(Fate::Failed)) { (number(health.failed)) } } "failed"
             }
             li.bad[health.silent > 0] { span.figure { (number(health.silent)) } "silent" }
             li { span.figure { (number(health.pending)) } "not known yet" }

@@ -5,8 +5,8 @@
 
 use super::Limit;
 use crate::domain::{
-    Architecture, KernelSupport, MachineId, MachineState, PatchVersion, Selector, Sha256, States,
-    TierName,
+    Architecture, Fate, KernelSupport, MachineId, MachineState, PatchVersion, Selector, Sha256,
+    States, TierName,
 };
 use jiff::{Timestamp, civil::Date};
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,7 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub architecture: Option<Architecture>,
-    /// Only with this patch applied.
+    /// Only with this patch in their reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
     pub version: Option<PatchVersion>,
@@ -119,18 +119,11 @@ pub struct MachineQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>, format = DateTime)]
     pub last_seen_before: Option<Timestamp>,
-    /// Only those that report this patch or were offered it last, do not run it, and have not failed.
+    /// With `version`, not only those that report it but those that report it or were offered it last, and of whom this came of
+    /// it: `waiting`, `failed`, `applied` or `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
-    pub waiting_for: Option<PatchVersion>,
-    /// Only those that failed and report this patch or were offered it last; not together with `waiting-for`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
-    pub failed_at: Option<PatchVersion>,
-    /// Only those that report this patch or were offered it last; not together with `waiting-for` or `failed-at`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[param(value_type = Option<String>)]
-    pub concerned_by: Option<PatchVersion>,
+    pub fate: Option<Fate>,
     /// Only machines that this selector means, e.g. `rack=r1,kernel=5.15.0-*,!retired`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[param(value_type = Option<String>)]
