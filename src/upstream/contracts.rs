@@ -16,6 +16,8 @@ use reqwest::{RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
+/// How long a connection may take.
+const CONNECT: Duration = Duration::from_secs(3);
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// The largest answer, in bytes; `directives.caCerts` may hold a chain of certificates.
@@ -58,7 +60,7 @@ pub struct Client {
 impl Client {
     /// A client as configured. Nothing is sent yet.
     pub fn new(contracts: &config::Contracts, proxy: &Proxy) -> Result<Self, ContractsError> {
-        let setup = |why: String| ContractsError::Setup(why);
+        let setup = ContractsError::Setup;
         let mut headers = HeaderMap::new();
         if !contracts.user.is_empty() {
             let pair = format!("{}:{}", contracts.user, contracts.password.expose());
@@ -72,6 +74,7 @@ impl Client {
         let http = Http::with(&files, proxy, PATIENCE, |client| {
             client
                 .redirect(Policy::none())
+                .connect_timeout(CONNECT)
                 .timeout(PATIENCE)
                 .default_headers(headers)
         });

@@ -63,11 +63,12 @@ impl Http {
         patience: Duration,
         adapt: impl FnOnce(ClientBuilder) -> ClientBuilder,
     ) -> Result<Self, UpstreamError> {
-        let mut builder = adapt(reqwest::Client::builder())
+        let builder = reqwest::Client::builder()
             .user_agent(concat!("livepatch-onprem/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT.min(patience))
             .pool_idle_timeout(Duration::from_secs(20))
             .no_proxy();
+        let mut builder = adapt(builder);
         let mut secrets = Vec::new();
         if proxy.enabled {
             let except = NoProxy::from_string(&proxy.no_proxy.join(","));
