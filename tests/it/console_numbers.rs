@@ -47,7 +47,11 @@ async fn every_number_leads_to_a_list_of_as_many() {
     }
     let admin = Person::sign_in(&server, "admin").await;
     let mut seen = Vec::new();
-    for page in ["/console", "/console/patches/107.1"] {
+    for page in [
+        "/console",
+        "/console/patches/107.1",
+        "/console/patches/107.1/hold",
+    ] {
         let page = admin.get(page).await;
         assert_eq!(page.status, 200, "{}", page.text);
         for (query, number) in links(&page.text) {

@@ -308,7 +308,7 @@ fn cves(core: &Core, rows: &[Patch]) -> HashMap<PatchVersion, u64> {
 }
 
 fn counted(version: PatchVersion, tier: &TierName, counts: Counts) -> Markup {
-    let to = |which| to_machines(tier, version, which);
+    let to = |fate| to_machines(tier, version, fate);
     html! {
         span.cell {
             a href=(to(Fate::Applied)) { (number(counts.applied)) " applied" }

@@ -265,12 +265,16 @@ async fn touched(core: &Core, version: PatchVersion, scope: &Scope) -> Result<Ma
         .filter(|tier| tier.counts.known() > 0)
         .map(|tier| {
             let (name, counts) = (&tier.name, tier.counts);
-            let to = |which| to_machines(name, version, which);
+            // The lists know no scope.
+            let linked = |count, list: String| {
+                html! { @if scope.is_all() { a href=(list) { (number(count)) } } @else { (number(count)) } }
+            };
+            let to = |fate| to_machines(name, version, fate);
             vec![
                 html! { (name) },
-                html! { a href=(to_running(name, version)) { (number(counts.running)) } },
-                html! { a href=(to(Fate::Failed)) { (number(counts.failed)) } },
-                html! { a href=(to(Fate::Waiting)) { (number(counts.waiting)) } },
+                linked(counts.running, to_running(name, version)),
+                linked(counts.failed, to(Fate::Failed)),
+                linked(counts.waiting, to(Fate::Waiting)),
             ]
         })
         .collect();

@@ -239,7 +239,7 @@ fn machines(version: PatchVersion, tiers: &[InTier], as_of: Timestamp) -> Markup
         .iter()
         .map(|tier| {
             let (name, counts) = (&tier.name, tier.counts);
-            let to = |which| to_machines(name, version, which);
+            let to = |fate| to_machines(name, version, fate);
             vec![
                 html! { (name) },
                 html! { a href=(to(Fate::Applied)) { (number(counts.applied)) } },

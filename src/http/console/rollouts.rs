@@ -309,7 +309,7 @@ fn parts(health: &RolloutHealth) -> [Part; 4] {
 
 fn reports(found: &RolloutDetail) -> Markup {
     let (rollout, health) = (&found.rollout, &found.health);
-    let to = |which| to_machines(&rollout.tier, rollout.version, which);
+    let to = |fate| to_machines(&rollout.tier, rollout.version, fate);
     html! {
         ul.cards {
             li { span.figure { (number(health.offered)) } "offered it, of " (number(health.machines)) " machines" }
